@@ -1,0 +1,1 @@
+"""Hydra's way into Seedbed; what does the work is in `runner`."""

@@ -1,0 +1,1 @@
+"""Seedbed: declarative JAX and Flax experiments, all runs of one shape in one compiled program."""

@@ -1,0 +1,209 @@
+"""Hydra's config into a study; what comes after sees values, and no config."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from runner import inputs, sweep
+from runner import task as tasks
+from runner.errors import BadInput
+from runner.plan import Axis, Segment, Study, scalar_dtype
+from runner.sweep import Bundle, Swept
+from runner.task import Built, Kind, Parameter, Task
+
+SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run")
+"""Top-level keys that belong to the runner; every other one is a parameter of the task."""
+
+Picks = tuple[tuple[Swept, Any], ...]
+"""One value for each of some swept keys."""
+
+
+def read(config: DictConfig) -> Study:
+    """The study that a composed config describes, its sweep multiplied out as far as configs differ.
+
+    Keys that reach the program as traced scalars become axes, whatever their number of values; each
+    combination of the others is composed, read and checked on its own. Raises BadInput for what the task
+    cannot take; errors of Hydra and OmegaConf pass.
+    """
+    keys = sweep.bundles(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
+    chosen = [bundle for bundle in keys if any(key.group for key in bundle)]
+    composed = [(picks, _compose(config, picks)) for picks in _combinations(chosen)]
+    pairs = [(each, _task(each)) for _, each in composed]
+
+    traced = [b for b in keys if b not in chosen and all(_is_traced(key, *pair) for key in b for pair in pairs)]
+    valued = [b for b in keys if b not in chosen and b not in traced]
+    segments = [_segment(each, picks + more) for picks, each in composed for more in _combinations(valued)]
+    axes = [_axis(pairs[0][1], bundle) for bundle in traced]
+    return Study(tuple(segments), tuple(axes), **{name: _limit(config, name) for name in ("lanes", "block", "threads")})
+
+
+def _combinations(bundles: Sequence[Bundle]) -> Iterator[Picks]:
+    """Every combination of the bundles' values, the last bundle fastest."""
+    for indices in product(*(range(len(bundle[0].values)) for bundle in bundles)):
+        yield tuple((key, key.values[i]) for bundle, i in zip(bundles, indices, strict=True) for key in bundle)
+
+
+def _compose(config: DictConfig, picks: Picks) -> DictConfig:
+    """The config with these options of its groups; the one at hand if none is swept."""
+    options = {f"{key.prefix}{key.key}=": str(value) for key, value in picks if key.group}
+    if not options:
+        return config
+    hydra = HydraConfig.get()
+    fixed = [o for o in [*hydra.overrides.hydra, *hydra.overrides.task] if not o.startswith(tuple(options))]
+    lines = [name + value for name, value in options.items()]
+    composed = compose(hydra.job.config_name, [*fixed, *lines], return_hydra_config=True)
+    if composed.hydra.sweeper.get("params") != hydra.sweeper.get("params"):
+        raise BadInput(f"{' '.join(lines)} brings a sweep of its own; run it as a study of its own")
+    return OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
+
+
+def _task(config: DictConfig) -> Task:
+    declared = OmegaConf.to_container(config.task, resolve=True)
+    if not isinstance(declared, dict) or not declared.get("_target_"):
+        raise BadInput("task has no _target_, the dotted path of its function")
+    name = str(declared.get("name") or declared["_target_"])
+    outputs = declared.get("outputs") or ()
+    outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
+    task = tasks.load(name, str(declared["_target_"]), outputs)
+    _check_names(task, config)
+    return task
+
+
+def _check_names(task: Task, config: DictConfig) -> None:
+    """Refuses a key that the task does not know, and a parameter that has no value."""
+    has = ", ".join(task.names)
+    for name in config:
+        if name not in SETTINGS and name not in task.names:
+            raise BadInput(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
+    for parameter in task.parameters:
+        if parameter.name in SETTINGS:
+            raise BadInput(f"task {task.name!r}: {parameter.name!r} is a setting of the runner; rename the parameter")
+        if OmegaConf.is_missing(config, parameter.name) or (
+            parameter.name not in config and parameter.default is tasks.MISSING
+        ):
+            raise BadInput(f"task {task.name!r}: {parameter.name} has no value; the task has: {has}")
+
+
+def _is_traced(key: Swept, config: DictConfig, task: Task) -> bool:
+    """Whether the values of a swept key reach the program of this task as a traced scalar, and nothing else."""
+    parameter = task.parameter(key.key)
+    if parameter is None or key.key not in config or any(value is None for value in _peek(key.values)):
+        return False
+    kind = tasks.infer(parameter, config[key.key]).kind
+    return kind in (Kind.SEED, Kind.FLOAT) and not _is_read_elsewhere(key.key, config)
+
+
+def _peek(values: Sequence[Any]) -> Sequence[Any]:
+    return () if isinstance(values, range) else values
+
+
+def _is_read_elsewhere(key: str, config: DictConfig) -> bool:
+    """Whether an interpolation anywhere in the config may read this key."""
+    text = json.dumps(OmegaConf.to_container(config, resolve=False), default=str)
+    return any(re.search(rf"\b{re.escape(key)}\b", found) for found in re.findall(r"\$\{.*?\}", text))
+
+
+def _segment(config: DictConfig, picks: Picks) -> Segment:
+    applied = _apply(config, picks)
+    task = _task(applied)
+    values = OmegaConf.to_container(applied, resolve=True)
+    assert isinstance(values, dict)
+    static: dict[str, Any] = {}
+    traced: dict[str, int | float] = {}
+    arrays: dict[str, inputs.Input] = {}
+    for declared in task.parameters:
+        if declared.name not in values and declared.kind in (Kind.STATIC, Kind.ARRAY):
+            continue  # the function's own default
+        value = values.get(declared.name, declared.default)
+        parameter = tasks.infer(declared, value)
+        if parameter.kind is Kind.ARRAY:
+            arrays[parameter.name] = inputs.describe(task, parameter.name, value)
+        elif (converted := _convert(task, parameter, value)) is None or parameter.kind is Kind.STATIC:
+            static[parameter.name] = converted
+        else:
+            traced[parameter.name] = converted
+    return Segment(task, static, traced, arrays, {key.key: tasks.frozen(value) for key, value in picks})
+
+
+def _apply(config: DictConfig, picks: Picks) -> DictConfig:
+    """A copy of the config with values set as Hydra sets an override."""
+    values = [(key, value) for key, value in picks if not key.group]
+    if not values:
+        return config
+    copy = OmegaConf.masked_copy(config, list(config))
+    OmegaConf.set_struct(copy, True)
+    for key, value in values:
+        try:
+            OmegaConf.update(copy, key.key, value, merge=True, force_add=bool(key.prefix))
+        except OmegaConfBaseException as error:
+            raise BadInput(f"{key.key}={value}: {str(error).splitlines()[0]}") from error
+    return copy
+
+
+def _convert(task: Task, parameter: Parameter, value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        value = _build(json.dumps(value, sort_keys=True))
+    return tasks.convert(task, parameter, value)
+
+
+@cache
+def _build(text: str) -> Built:
+    """What a `_target_` builds, once for equal descriptions: two optimizers of equal values are unequal."""
+    return Built(text, instantiate(json.loads(text), _convert_="all"))
+
+
+def _axis(task: Task, bundle: Bundle) -> Axis:
+    return Axis({key.key: _column(task, key) for key in bundle})
+
+
+def _column(task: Task, key: Swept) -> np.ndarray:
+    """The values of a traced scalar, uint32 or float32 `(values,)`."""
+    parameter = task.parameter(key.key)
+    assert parameter is not None
+    if isinstance(key.values, range):
+        for bound in (key.values[0], key.values[-1]):
+            tasks.convert(task, parameter, bound)
+        return np.arange(key.values.start, key.values.stop, key.values.step).astype(scalar_dtype(task, key.key))
+    converted = [tasks.convert(task, parameter, value) for value in key.values]
+    return np.array(converted, dtype=scalar_dtype(task, key.key))
+
+
+def _limit(config: DictConfig, name: str) -> int | None:
+    """A positive setting of the runner, or None where it is `auto`."""
+    value = config[name]
+    if value == "auto":
+        return None
+    number = tasks.whole(value)
+    if number is None or number < 1:
+        raise BadInput(f"{name} must be auto or a positive integer, got {value!r}")
+    return number
+
+
+def explained(error: Exception) -> str:
+    """An error in one line where it can be said better than by Hydra: an unknown key, and what there is."""
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+        return _unknown_key(str(cause.full_key), cause.parent_node)
+    lines = [str(error), *([str(cause).splitlines()[0]] if isinstance(cause, OmegaConfBaseException) else [])]
+    return "\n".join(line for line in lines if line)
+
+
+def _unknown_key(key: str, parent: DictConfig) -> str:
+    has = ", ".join(str(name) for name in parent if name not in (*SETTINGS, "hydra"))
+    above, _, name = key.rpartition(".")
+    if above:
+        return f"{above} has no {name!r}; it has: {has}"
+    settings = ", ".join(name for name in SETTINGS if name not in ("task", "sweep"))
+    task = OmegaConf.select(parent, "task.name", default="?")
+    return f"task {task!r} has no parameter {name!r}; it has: {has} (settings of the runner: {settings})"

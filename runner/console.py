@@ -1,0 +1,126 @@
+"""What the user sees in the terminal."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from runner.plan import Plan, Segment
+from runner.summary import Summary
+
+ARRAY_EDGE = 3
+"""Elements of an array that are shown at each end."""
+
+
+class Advance(Protocol):
+    def __call__(self, runs: int) -> None: ...
+
+
+def console() -> Console:
+    """Standard output; without a terminal a fixed width, so that a log does not depend on where it was made."""
+    wide = Console(highlight=False)
+    return wide if wide.is_terminal else Console(highlight=False, width=120)
+
+
+def number(value: Any) -> str:
+    """Six significant digits: the table on disk has all of them."""
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def array(values: np.ndarray) -> str:
+    flat = values.reshape(-1)
+    if flat.size > 2 * ARRAY_EDGE:
+        parts = [*map(number, flat[:ARRAY_EDGE]), "…", *map(number, flat[-ARRAY_EDGE:])]
+    else:
+        parts = [*map(number, flat)]
+    shape = "×".join(map(str, values.shape))
+    return f"[{', '.join(parts)}] ({shape})"
+
+
+def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] | None) -> None:
+    """A single run with its values, or the points of a sweep; `last` are the outputs of the last block."""
+    if plan.runs > 1:
+        print_summary(summary)
+    elif last is not None:
+        print_run(plan.study.segments[0], last)
+
+
+def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
+    """The values of a single run and what came out."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
+    for name in ("task", *segment.traced, *segment.static, *shapes, *outputs):
+        table.add_column(name, overflow="fold")
+    values = [*segment.traced.values(), *segment.static.values(), *shapes.values()]
+    results = [array(rows[0]) if rows.ndim > 1 else number(rows[0]) for rows in outputs.values()]
+    table.add_row(*map(Text, [segment.task.name, *map(str, values), *results]))
+    console().print(table)
+
+
+def print_summary(summary: Summary) -> None:
+    """Per point the count, and the mean and the standard deviation of each metric over the seeds."""
+    labels = [summary.points.label(number) for number in range(len(summary.runs))]
+    names = [name for name in dict.fromkeys(key for label in labels for key in label)]
+    nonfinite = (summary.count.sum(axis=1) < summary.runs * len(summary.metrics)).any()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in [*names, "runs"]:
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for metric in summary.metrics:
+        table.add_column(f"{metric} mean", justify="right")
+        table.add_column("std", justify="right")
+        if nonfinite:
+            table.add_column("finite", justify="right")
+    for i, label in enumerate(labels):
+        cells = [number(label.get(name, "")) for name in names] + [str(summary.runs[i])]
+        for j in range(len(summary.metrics)):
+            cells += [_estimate(summary.mean[i, j], summary.count[i, j] > 0)]
+            cells += [_estimate(summary.deviation[i, j], summary.count[i, j] > 1)]
+            cells += [str(int(summary.count[i, j]))] if nonfinite else []
+        table.add_row(*map(Text, cells))
+    out = console()
+    out.print(table)
+    left = summary.points.count - len(labels)
+    if left:
+        out.print(f"… {left:,} more points, all in the table")
+
+
+def _estimate(value: float, known: bool) -> str:
+    return number(float(value)) if known else "–"
+
+
+def print_plan(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    console().print(table)
+
+
+def say(line: str) -> None:
+    console().print(Text(line), soft_wrap=True)
+
+
+class RunsPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} runs/s" if task.speed else "")
+
+
+@contextmanager
+def progress(runs: int) -> Iterator[Advance]:
+    """A bar with runs per second and the time that remains, on a terminal only."""
+    err = Console(stderr=True)
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), RunsPerSecond(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("runs", total=runs)
+
+        def advance(runs: int) -> None:
+            bar.advance(task, runs)
+
+        yield advance

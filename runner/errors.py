@@ -1,0 +1,9 @@
+"""What ends a study early, and how."""
+
+
+class BadInput(Exception):
+    """What the user asked for cannot be done; the message says the rule, what was given and what there is."""
+
+
+class StudyFailed(Exception):
+    """Something failed while running; what was finished before it is on disk."""

@@ -1,0 +1,114 @@
+"""Groups traced, and their blocks run over threads, with the results in the order of the table."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from runner import program
+from runner.errors import BadInput
+from runner.inputs import Input
+from runner.plan import Block, Plan
+from runner.program import Output, Program, Traced
+
+REFUSED_BLOCK = 65536
+"""Runs in a block of a group that cannot be built: only their rows are written."""
+
+Groups = Mapping[str, Traced | str]
+"""For each signature its traced task, or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A block with its outputs, each `(runs, …)`, or with the reason why it has none.
+
+    `rows` is the block as the table writes it, `program` the executable that ran it.
+    """
+
+    block: Block
+    program: Program | None
+    outputs: Mapping[str, np.ndarray] | None
+    reason: str | None
+    rows: bytes
+
+
+Render = Callable[[Block, Mapping[str, np.ndarray] | None, str | None], bytes]
+
+
+def trace(plan: Plan) -> Groups:
+    """Traces every group, before anything is compiled. Raises BadInput if none can be built."""
+    groups: dict[str, Traced | str] = {}
+    for signature, members in plan.groups.items():
+        segment = plan.study.segments[members[0]]
+        try:
+            groups[signature] = program.trace(segment, lanes=plan.study.lanes, block=plan.study.block)
+        except BadInput as refusal:
+            groups[signature] = str(refusal)
+    refusals = [group for group in groups.values() if isinstance(group, str)]
+    if len(refusals) == len(groups):
+        others = f" (and {len(refusals) - 1} other groups)" if len(refusals) > 1 else ""
+        raise BadInput(f"{refusals[0]}{others}")
+    return groups
+
+
+def outputs(groups: Groups) -> list[Output]:
+    """What the groups that can be built return, in their order."""
+    return [output for group in groups.values() if isinstance(group, Traced) for output in group.outputs]
+
+
+def block_size(runs: int, group: Traced | str, threads: int) -> int:
+    """Runs in a block: a segment's runs shared out evenly over the threads, each of whole lanes.
+
+    Where a block begins and ends shows in no result, so the number of threads may have a say.
+    """
+    if isinstance(group, str):
+        return REFUSED_BLOCK
+    rounds = -(-runs // (group.capacity * threads))
+    even = -(-runs // (rounds * threads))
+    return min(group.capacity, -(-even // group.lanes) * group.lanes)
+
+
+def execute(plan: Plan, groups: Groups, blocks: Iterator[Block], render: Render, threads: int) -> Iterator[Result]:
+    """Runs the blocks and yields their results in order.
+
+    Executables release the GIL, so `threads` blocks run at once and as many wait to be taken: memory does
+    not grow with the number of runs. While one group runs, the next ones are compiled.
+    """
+    workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
+    compiled: dict[str, Future[Program] | str] = {}
+    names, place = list(groups), {name: i for i, name in enumerate(groups)}
+    device_array = lru_cache(maxsize=64)(program.put)
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for block in blocks:
+            signature = plan.study.segments[block.segment].signature
+            for name in names[len(compiled) : place[signature] + threads]:
+                group = groups[name]
+                compiled[name] = group if isinstance(group, str) else compilers.submit(program.compile, group)
+            under_way.append(workers.submit(_run, plan, block, compiled[signature], render, device_array))
+            if len(under_way) >= 2 * threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        workers.shutdown(cancel_futures=True)
+        compilers.shutdown(cancel_futures=True)
+
+
+def _run(
+    plan: Plan, block: Block, compiled: Future[Program] | str, render: Render, put: Callable[[Input], object]
+) -> Result:
+    if isinstance(compiled, str):
+        return Result(block, None, None, compiled, render(block, None, compiled))
+    segment = plan.study.segments[block.segment]
+    try:
+        executable = compiled.result()
+        inputs = {name: put(value) for name, value in segment.inputs.items()}
+        outputs = program.call(executable, len(block), plan.traced(block), inputs)
+    except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
+        reason = program.reason(error)
+        return Result(block, None, None, reason, render(block, None, reason))
+    return Result(block, executable, outputs, None, render(block, outputs, None))

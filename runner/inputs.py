@@ -1,0 +1,140 @@
+"""Inputs: arrays made from their YAML description."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from runner.errors import BadInput
+from runner.task import Task, frozen, refuse, whole
+
+KEYS = ("shape", "fill", "seed", "dtype", "values", "file")
+FILLS = ("normal", "uniform", "linspace", "ones", "zeros")
+FILES = (".npy", ".csv")
+DTYPES = ("float32", "float16", "bfloat16", "int32", "uint32", "int8", "uint8", "bool")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A description that is checked: exactly one of `file`, `values` and `shape` with `fill` makes the array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    fill: str | None = None
+    seed: int = 0
+    values: tuple | float | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def describe(task: Task, name: str, value: Any) -> Input:
+    """The input behind the YAML of parameter `name`. Raises BadInput if it describes no array."""
+    if isinstance(value, list | tuple | int | float) and not isinstance(value, bool):
+        value = {"values": value}
+    if not isinstance(value, Mapping):
+        raise refuse(task, name, f"an array described by {', '.join(KEYS)}", value)
+    unknown = [key for key in value if key not in KEYS]
+    if unknown:
+        raise BadInput(f"task {task.name!r}: {name} has no {unknown[0]!r}; an array has: {', '.join(KEYS)}")
+    given = {key: frozen(entry) for key, entry in value.items() if entry is not None}
+    dtype = _choice(task, f"{name}.dtype", given.get("dtype", "float32"), DTYPES)
+    if "file" in given and "values" in given:
+        raise BadInput(f"task {task.name!r}: {name} is given twice, by {name}.values and by {name}.file")
+    if "file" in given:
+        path = str(given["file"])
+        return Input(_read(task, name, path).shape, dtype, file=path)
+    if "values" in given:
+        return Input(_literal(task, name, given["values"]).shape, dtype, values=given["values"])
+    return _filled(task, name, given, dtype)
+
+
+def _filled(task: Task, name: str, given: dict[str, Any], dtype: str) -> Input:
+    if "shape" not in given:
+        raise BadInput(f"task {task.name!r}: {name} has no array; give {name}.shape, {name}.values or {name}.file")
+    shape = _shape(task, name, given["shape"])
+    fill = _choice(task, f"{name}.fill", given.get("fill", "normal"), FILLS)
+    seed = whole(given.get("seed", 0))
+    if seed is None or not 0 <= seed < 2**32:
+        raise refuse(task, f"{name}.seed", "an integer from 0 to 4294967295", given["seed"])
+    return Input(shape, dtype, fill=fill, seed=seed)
+
+
+def _shape(task: Task, name: str, value: Any) -> tuple[int, ...]:
+    sizes = [whole(size) for size in value] if isinstance(value, tuple) else [None]
+    if any(size is None or size < 1 for size in sizes):
+        raise refuse(task, f"{name}.shape", "a list of positive integers", value)
+    return tuple(size for size in sizes if size is not None)
+
+
+def _choice(task: Task, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise refuse(task, name, f"one of {', '.join(choices)}", value)
+    return value
+
+
+def _literal(task: Task, name: str, values: Any) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise refuse(task, f"{name}.values", "numbers in a list, or lists of one length", values) from error
+
+
+def _read(task: Task, name: str, file: str) -> np.ndarray:
+    path = Path(file)
+    if path.suffix not in FILES:
+        raise refuse(task, f"{name}.file", f"a file that ends in {' or '.join(FILES)}", file)
+    try:
+        array = _load(path)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BadInput(f"task {task.name!r}: cannot read {name}.file={file}: {reason}") from error
+    if array.dtype.kind not in "biuf" or array.size == 0:
+        raise BadInput(f"task {task.name!r}: {name}.file={file} holds {array.size} values of {array.dtype}, no numbers")
+    return array
+
+
+def _load(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r")
+    with path.open() as lines:
+        return np.loadtxt(lines, delimiter=",", ndmin=1) if path.stat().st_size else np.empty(0)
+
+
+@lru_cache(maxsize=256)
+def build(description: Input) -> np.ndarray:
+    """The array, read-only because it is shared; float64 results are rounded to the dtype once.
+
+    Random fillings draw from `numpy.random.RandomState(seed)`, whose stream NumPy promises never to change
+    (NEP 19); `default_rng` carries no such promise. `uniform` is on [0, 1), `linspace` from 0 to 1 over all
+    elements, in row order.
+    """
+    array = np.asarray(_values(description), dtype=dtype(description))
+    array.setflags(write=False)
+    return array
+
+
+def _values(description: Input) -> np.ndarray:
+    if description.file is not None:
+        return _load(Path(description.file))
+    if description.values is not None:
+        return np.array(description.values, dtype=np.float64)
+    size = int(np.prod(description.shape))
+    random = np.random.RandomState(description.seed)
+    make = {
+        "normal": lambda: random.standard_normal(size),
+        "uniform": lambda: random.random_sample(size),
+        "linspace": lambda: np.linspace(0.0, 1.0, size),
+        "ones": lambda: np.ones(size),
+        "zeros": lambda: np.zeros(size),
+    }
+    return make[description.fill or "zeros"]().reshape(description.shape)
+
+
+def dtype(description: Input) -> np.dtype:
+    return np.dtype(getattr(ml_dtypes, description.dtype, description.dtype))

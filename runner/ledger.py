@@ -1,0 +1,109 @@
+"""What each group is and what it took: the plan as a table, and `programs.csv`."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runner.execute import Groups, Result
+from runner.plan import Plan
+from runner.program import Program, Traced
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a group has taken so far; `seconds` of the study's time went by while its blocks came in."""
+
+    runs: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    program: Program | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The groups of a plan in the order of the table, with the runs in a block and what each has taken."""
+
+    plan: Plan
+    groups: Groups
+    sizes: Mapping[str, int]
+    spent: Mapping[str, Spent]
+
+    @property
+    def failed(self) -> int:
+        return sum(spent.failed for spent in self.spent.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        return [spent.reason for spent in self.spent.values() if spent.reason]
+
+
+def opened(plan: Plan, groups: Groups, sizes: Mapping[str, int]) -> Ledger:
+    return Ledger(plan, groups, sizes, {signature: Spent() for signature in groups})
+
+
+def entered(ledger: Ledger, result: Result, seconds: float) -> Ledger:
+    """The ledger with one more block."""
+    signature = ledger.plan.study.segments[result.block.segment].signature
+    spent, runs = ledger.spent[signature], len(result.block)
+    entry = Spent(
+        spent.runs + runs,
+        spent.failed + (runs if result.outputs is None else 0),
+        spent.seconds + seconds,
+        result.program or spent.program,
+        spent.reason or result.reason,
+    )
+    return replace(ledger, spent={**ledger.spent, signature: entry})
+
+
+def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
+    """The plan as a header and a row for each group; bytes by estimate, for the compiler has not seen it."""
+    header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]
+    rows = []
+    for number, (signature, group) in enumerate(ledger.groups.items()):
+        task, runs, static, inputs = _described(ledger.plan, signature)
+        blocks = len(ledger.plan.groups[signature]) * -(-ledger.plan.runs_per_segment // ledger.sizes[signature])
+        if isinstance(group, Traced):
+            rows.append([number, task, runs, static, inputs, group.lanes, ledger.sizes[signature], blocks, group.bytes])
+        else:
+            rows.append([number, task, runs, static, inputs, "–", "–", "–", f"cannot be built: {group}"])
+    return header, rows
+
+
+def _described(plan: Plan, signature: str) -> tuple[str, int, str, str]:
+    members = plan.groups[signature]
+    segment = plan.study.segments[members[0]]
+    static = " ".join(f"{name}={value}" for name, value in segment.static.items())
+    inputs = " ".join(f"{name}={value}" for name, value in segment.inputs.items())
+    return segment.task.name, len(members) * plan.runs_per_segment, static, inputs
+
+
+COLUMNS = (
+    *("group", "task", "static", "inputs", "runs", "failed", "lanes", "block", "devices", "bytes"),
+    *("cache_hit", "compile_seconds", "run_seconds", "runs_per_second", "reason"),
+)
+
+
+def text(ledger: Ledger, devices: Sequence[str]) -> str:
+    """`programs.csv`: what the table leaves out because it differs between two executions."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for number, (signature, spent) in enumerate(ledger.spent.items()):
+        task, runs, static, inputs = _described(ledger.plan, signature)
+        rate = round(spent.runs / spent.seconds, 1) if spent.seconds else ""
+        writer.writerow(
+            [number, task, static, inputs, runs, spent.failed, *_program(ledger, signature, devices)]
+            + [round(spent.seconds, 6), rate, spent.reason or ""]
+        )
+    return out.getvalue()
+
+
+def _program(ledger: Ledger, signature: str, devices: Sequence[str]) -> list[Any]:
+    program = ledger.spent[signature].program
+    if program is None:
+        return [""] * 6
+    size, traced = ledger.sizes[signature], program.traced
+    return [traced.lanes, size, " ".join(devices), program.bytes, program.cache_hit, round(program.compile_seconds, 6)]

@@ -1,0 +1,133 @@
+"""Per point the count, mean and standard deviation over the seeds, gathered block by block."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from runner.plan import Block, Plan, Segment
+from runner.program import Output
+
+SHOWN_POINTS = 20
+"""Points that a printed summary shows; of the others nothing is gathered, and memory stays bounded."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of a plan, numbered in the order of the table: one value for each axis but the seed."""
+
+    plan: Plan
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """Which of the study's axes make points: all but the one of seeds alone."""
+        return tuple(i for i, axis in enumerate(self.plan.study.axes) if set(axis.columns) != {"seed"})
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.plan.shape[i] for i in self.axes)
+
+    @cached_property
+    def of_segment(self) -> tuple[list[int], list[Segment]]:
+        """For each segment the number of its points' family, and for each family one segment."""
+        families: dict[str, int] = {}
+        examples: list[Segment] = []
+        numbers = []
+        for segment in self.plan.study.segments:
+            swept = {key: value for key, value in segment.swept.items() if key != "seed"}
+            number = families.setdefault(repr((segment.task.name, swept)), len(families))
+            examples += [segment] if number == len(examples) else []
+            numbers.append(number)
+        return numbers, examples
+
+    @property
+    def count(self) -> int:
+        return len(self.of_segment[1]) * int(np.prod(self.shape))
+
+    def numbers(self, block: Block) -> np.ndarray:
+        """The point of each run of the block, int64 `(runs,)`."""
+        positions = self.plan.positions(block)
+        within = np.zeros(len(block), dtype=np.int64)
+        if self.shape:
+            within = np.ravel_multi_index([positions[i] for i in self.axes], self.shape)
+        return self.of_segment[0][block.segment] * int(np.prod(self.shape)) + within
+
+    def label(self, number: int) -> dict[str, Any]:
+        """The values that name a point: what its segment was swept over, and its place on the axes."""
+        family, within = divmod(number, int(np.prod(self.shape)))
+        segment = self.of_segment[1][family]
+        swept = {key: value for key, value in segment.swept.items() if key not in ("seed", "task")}
+        places = np.unravel_index(within, self.shape) if self.shape else ()
+        for axis, place in zip(self.axes, places, strict=True):
+            swept |= {name: column[place] for name, column in self.plan.study.axes[axis].columns.items()}
+        return {"task": segment.task.name, **swept}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Runs `(points,)`, and per metric `(points, metrics)` the count, mean and squared deviations of finite values."""
+
+    points: Points
+    metrics: tuple[str, ...]
+    runs: np.ndarray
+    count: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """The sample standard deviation; NaN for fewer than two values."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.count > 1, np.sqrt(self.squares / (self.count - 1)), np.nan)
+
+
+def summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
+    """The empty summary of a plan, over its scalar outputs and its first points."""
+    points = Points(plan)
+    metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == ()))
+    shown = min(points.count, SHOWN_POINTS)
+    zeros = np.zeros((shown, len(metrics)))
+    return Summary(points, metrics, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros)
+
+
+def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None) -> Summary:
+    """The summary with the runs of one more block."""
+    numbers = summary.points.numbers(block)
+    shown = numbers < len(summary.runs)
+    if not shown.any():
+        return summary
+    numbers = numbers[shown]
+    summary = replace(summary, runs=summary.runs + np.bincount(numbers, minlength=len(summary.runs)))
+    if outputs is None:
+        return summary
+    values = np.full((len(numbers), len(summary.metrics)), np.nan)
+    for i, name in enumerate(summary.metrics):
+        if name in outputs and outputs[name].ndim == 1:
+            values[:, i] = outputs[name][shown]
+    return _merge(summary, numbers, values)
+
+
+def _merge(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> Summary:
+    """Joins the moments of new values `(runs, metrics)` to those gathered (Chan, Golub and LeVeque, 1979)."""
+    finite = np.isfinite(values)
+    values = np.where(finite, values, 0.0)
+    added = _sums(summary, numbers, finite)
+    mean = np.divide(_sums(summary, numbers, values), added, out=np.zeros_like(summary.mean), where=added > 0)
+    squares = _sums(summary, numbers, np.where(finite, (values - mean[numbers]) ** 2, 0.0))
+    count = summary.count + added
+    share = np.divide(added, count, out=np.zeros_like(count), where=count > 0)
+    delta = mean - summary.mean
+    return replace(
+        summary,
+        count=count,
+        mean=summary.mean + delta * share,
+        squares=summary.squares + squares + delta**2 * summary.count * share,
+    )
+
+
+def _sums(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    sums = np.zeros_like(summary.mean)
+    np.add.at(sums, numbers, values)
+    return sums
