@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 
@@ -48,18 +47,19 @@ def execute_study(asked: Study, folder: Folder, *, dry_run: bool = False) -> Non
     rows, totals = table.table(plan, outputs), summary.summary(plan, outputs)
     study.write_environment(folder, study.environment(program.devices()))
     with table.appending(folder.results, rows.header) as append, console.progress(plan.runs) as advance:
-        before = time.perf_counter()
         for result in execute.execute(plan, groups, plan.blocks(sizes), rows.rows, threads):
             append(result.rows)
             totals = summary.add(totals, result.block, result.outputs)
-            books = ledger.entered(books, result, -before + (before := time.perf_counter()))
+            books = ledger.entered(books, result)
             advance(len(result.block))
     study.write(folder.programs, ledger.text(books, program.devices()))
 
     console.print_results(plan, totals, result.outputs)
     console.say(f"{plan.runs:,} {'run' if plan.runs == 1 else 'runs'} in {folder.shown}")
     if books.failed:
-        raise StudyFailed(f"{books.failed:,} of {plan.runs:,} runs have no result; the first reason: {books.reasons[0]}")
+        raise StudyFailed(
+            f"{books.failed:,} of {plan.runs:,} runs have no result; the first reason: {books.reasons[0]}"
+        )
 
 
 def main() -> None:
@@ -77,6 +77,7 @@ def main() -> None:
 
 
 def leave(status: int, message: str, full: bool) -> None:
+    """Ends with a message on standard error; `full` adds the traceback."""
     if full:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)

@@ -19,6 +19,8 @@ ARRAY_EDGE = 3
 
 
 class Advance(Protocol):
+    """Moves the progress bar on."""
+
     def __call__(self, runs: int) -> None: ...
 
 
@@ -28,17 +30,20 @@ def console() -> Console:
     return wide if wide.is_terminal else Console(highlight=False, width=120)
 
 
-def number(value: Any) -> str:
-    """Six significant digits: the table on disk has all of them."""
+def text(value: Any) -> str:
+    """A value as a YAML would have it; floats to six significant digits, for the table on disk has all of them."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(text, value))}]"
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def array(values: np.ndarray) -> str:
+    """The ends of an array, and its shape."""
     flat = values.reshape(-1)
     if flat.size > 2 * ARRAY_EDGE:
-        parts = [*map(number, flat[:ARRAY_EDGE]), "…", *map(number, flat[-ARRAY_EDGE:])]
+        parts = [*map(text, flat[:ARRAY_EDGE]), "…", *map(text, flat[-ARRAY_EDGE:])]
     else:
-        parts = [*map(number, flat)]
+        parts = [*map(text, flat)]
     shape = "×".join(map(str, values.shape))
     return f"[{', '.join(parts)}] ({shape})"
 
@@ -58,7 +63,7 @@ def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
     for name in ("task", *segment.traced, *segment.static, *shapes, *outputs):
         table.add_column(name, overflow="fold")
     values = [*segment.traced.values(), *segment.static.values(), *shapes.values()]
-    results = [array(rows[0]) if rows.ndim > 1 else number(rows[0]) for rows in outputs.values()]
+    results = [array(rows[0]) if rows.ndim > 1 else text(rows[0]) for rows in outputs.values()]
     table.add_row(*map(Text, [segment.task.name, *map(str, values), *results]))
     console().print(table)
 
@@ -66,22 +71,22 @@ def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
 def print_summary(summary: Summary) -> None:
     """Per point the count, and the mean and the standard deviation of each metric over the seeds."""
     labels = [summary.points.label(number) for number in range(len(summary.runs))]
-    names = [name for name in dict.fromkeys(key for label in labels for key in label)]
-    nonfinite = (summary.count.sum(axis=1) < summary.runs * len(summary.metrics)).any()
+    names = list(dict.fromkeys(key for label in labels for key in label))
+    nonfinite = (summary.count < summary.values).any(axis=0)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in [*names, "runs"]:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for metric in summary.metrics:
+    for j, metric in enumerate(summary.metrics):
         table.add_column(f"{metric} mean", justify="right")
         table.add_column("std", justify="right")
-        if nonfinite:
+        if nonfinite[j]:
             table.add_column("finite", justify="right")
     for i, label in enumerate(labels):
-        cells = [number(label.get(name, "")) for name in names] + [str(summary.runs[i])]
+        cells = [text(label.get(name, "")) for name in names] + [str(summary.runs[i])]
         for j in range(len(summary.metrics)):
-            cells += [_estimate(summary.mean[i, j], summary.count[i, j] > 0)]
-            cells += [_estimate(summary.deviation[i, j], summary.count[i, j] > 1)]
-            cells += [str(int(summary.count[i, j]))] if nonfinite else []
+            known = int(summary.count[i, j])
+            cells += [_estimate(summary.mean[i, j], known > 0), _estimate(summary.deviation[i, j], known > 1)]
+            cells += [str(known) if summary.values[i, j] else ""] if nonfinite[j] else []
         table.add_row(*map(Text, cells))
     out = console()
     out.print(table)
@@ -91,10 +96,11 @@ def print_summary(summary: Summary) -> None:
 
 
 def _estimate(value: float, known: bool) -> str:
-    return number(float(value)) if known else "–"
+    return text(float(value)) if known else ""
 
 
 def print_plan(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """The groups of a plan."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")
@@ -104,10 +110,13 @@ def print_plan(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def say(line: str) -> None:
+    """A line that is never wrapped, so that a path in it can be copied."""
     console().print(Text(line), soft_wrap=True)
 
 
 class RunsPerSecond(ProgressColumn):
+    """The speed of a progress bar."""
+
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} runs/s" if task.speed else "")
 

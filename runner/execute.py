@@ -1,5 +1,6 @@
 """Groups traced, and their blocks run over threads, with the results in the order of the table."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,9 @@ class Result:
     outputs: Mapping[str, np.ndarray] | None
     reason: str | None
     rows: bytes
+    started: float
+    """When the run of the block began and ended, in seconds of a common clock; compilation is before it."""
+    ended: float
 
 
 Render = Callable[[Block, Mapping[str, np.ndarray] | None, str | None], bytes]
@@ -101,14 +105,16 @@ def execute(plan: Plan, groups: Groups, blocks: Iterator[Block], render: Render,
 def _run(
     plan: Plan, block: Block, compiled: Future[Program] | str, render: Render, put: Callable[[Input], object]
 ) -> Result:
-    if isinstance(compiled, str):
-        return Result(block, None, None, compiled, render(block, None, compiled))
-    segment = plan.study.segments[block.segment]
+    executable, outputs, reason, started = None, None, None, time.perf_counter()
     try:
-        executable = compiled.result()
-        inputs = {name: put(value) for name, value in segment.inputs.items()}
+        if isinstance(compiled, str):
+            raise BadInput(compiled)
+        executable, started = compiled.result(), time.perf_counter()
+        inputs = {name: put(value) for name, value in plan.study.segments[block.segment].inputs.items()}
         outputs = program.call(executable, len(block), plan.traced(block), inputs)
+    except BadInput as refusal:
+        reason = str(refusal)
     except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
         reason = program.reason(error)
-        return Result(block, None, None, reason, render(block, None, reason))
-    return Result(block, executable, outputs, None, render(block, outputs, None))
+    rows = render(block, outputs, reason)
+    return Result(block, executable, outputs, reason, rows, started, time.perf_counter())

@@ -26,7 +26,7 @@ class Input:
     dtype: str
     fill: str | None = None
     seed: int = 0
-    values: tuple | float | None = None
+    values: tuple[Any, ...] | float | None = None
     file: str | None = None
 
     def __str__(self) -> str:
@@ -136,5 +136,6 @@ def _values(description: Input) -> np.ndarray:
     return make[description.fill or "zeros"]().reshape(description.shape)
 
 
-def dtype(description: Input) -> np.dtype:
+def dtype(description: Input) -> np.dtype[Any]:
+    """The NumPy dtype of an input, bfloat16 included."""
     return np.dtype(getattr(ml_dtypes, description.dtype, description.dtype))

@@ -13,11 +13,12 @@ from runner.program import Program, Traced
 
 @dataclass(frozen=True)
 class Spent:
-    """What a group has taken so far; `seconds` of the study's time went by while its blocks came in."""
+    """What a group has taken so far: at least one of its blocks ran for `seconds`, the last one until `ended`."""
 
     runs: int = 0
     failed: int = 0
     seconds: float = 0.0
+    ended: float = 0.0
     program: Program | None = None
     reason: str | None = None
 
@@ -41,17 +42,19 @@ class Ledger:
 
 
 def opened(plan: Plan, groups: Groups, sizes: Mapping[str, int]) -> Ledger:
+    """The ledger of a plan before its first block."""
     return Ledger(plan, groups, sizes, {signature: Spent() for signature in groups})
 
 
-def entered(ledger: Ledger, result: Result, seconds: float) -> Ledger:
-    """The ledger with one more block."""
+def entered(ledger: Ledger, result: Result) -> Ledger:
+    """The ledger with one more block; blocks come in the order in which they began."""
     signature = ledger.plan.study.segments[result.block.segment].signature
     spent, runs = ledger.spent[signature], len(result.block)
     entry = Spent(
         spent.runs + runs,
         spent.failed + (runs if result.outputs is None else 0),
-        spent.seconds + seconds,
+        spent.seconds + max(0.0, result.ended - max(result.started, spent.ended)),
+        max(result.ended, spent.ended),
         result.program or spent.program,
         spent.reason or result.reason,
     )

@@ -123,5 +123,6 @@ class Plan:
 
 
 def scalar_dtype(task: Task, name: str) -> type[np.generic]:
+    """What a traced scalar is within a program: uint32 for the seed, else float32."""
     parameter = task.parameter(name)
     return np.uint32 if parameter and parameter.kind is Kind.SEED else np.float32

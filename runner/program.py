@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
@@ -50,7 +51,7 @@ class Output:
 
     name: str
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
     @property
     def bytes(self) -> int:
@@ -119,6 +120,7 @@ def _values(segment: Segment) -> str:
 
 
 def reason(error: Exception) -> str:
+    """The type and the first line of an error."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
@@ -217,8 +219,9 @@ def compile(traced: Traced) -> Program:
 
     def program(n: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:
         def body(i: jax.Array, outputs: Arrays) -> Arrays:
-            done = _on_lanes(traced.call, lanes, i * lanes, scalars, inputs)
-            return jax.tree.map(lambda out, rows: lax.dynamic_update_slice_in_dim(out, rows, i * lanes, 0), outputs, done)
+            done = _on_lanes(traced, i * lanes, scalars, inputs)
+            put = partial(lax.dynamic_update_slice_in_dim, start_index=i * lanes, axis=0)
+            return {name: put(outputs[name], done[name]) for name in outputs}
 
         empty = {output.name: jnp.zeros((capacity, *output.shape), output.dtype) for output in traced.outputs}
         return lax.fori_loop(0, (n + lanes - 1) // lanes, body, empty)
@@ -230,8 +233,9 @@ def compile(traced: Traced) -> Program:
     return Program(traced, executable, seconds, _LOCAL.hits > 0, _program_bytes(executable))
 
 
-def _on_lanes(call: Callable[[Arrays, Arrays], Arrays], lanes: int, start: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:
+def _on_lanes(traced: Traced, start: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:
     """The results of `lanes` runs from row `start` on; a single lane is the plain function, without `vmap`."""
+    call, lanes = traced.call, traced.lanes
     if lanes == 1:
         one = call({name: column[start] for name, column in scalars.items()}, inputs)
         return jax.tree.map(lambda value: value[None], one)
@@ -286,7 +290,7 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if jax.config.jax_compilation_cache_dir is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jax.lib.__version__}"
+        folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

@@ -89,4 +89,5 @@ def _versions() -> Mapping[str, str]:
 
 
 def write_environment(folder: Folder, record: Mapping[str, Any]) -> None:
+    """Writes `environment.json`."""
     write(folder.environment, json.dumps(record, indent=2) + "\n")

@@ -67,11 +67,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Summary:
-    """Runs `(points,)`, and per metric `(points, metrics)` the count, mean and squared deviations of finite values."""
+    """Runs `(points,)`, and `(points, metrics)` the number of values, and of the finite ones count, mean and
+    sum of squared deviations.
+    """
 
     points: Points
     metrics: tuple[str, ...]
     runs: np.ndarray
+    values: np.ndarray
     count: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
@@ -89,7 +92,7 @@ def summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
     metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == ()))
     shown = min(points.count, SHOWN_POINTS)
     zeros = np.zeros((shown, len(metrics)))
-    return Summary(points, metrics, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros)
+    return Summary(points, metrics, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros)
 
 
 def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None) -> Summary:
@@ -103,10 +106,11 @@ def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None
     if outputs is None:
         return summary
     values = np.full((len(numbers), len(summary.metrics)), np.nan)
+    given = np.zeros_like(values)
     for i, name in enumerate(summary.metrics):
         if name in outputs and outputs[name].ndim == 1:
-            values[:, i] = outputs[name][shown]
-    return _merge(summary, numbers, values)
+            values[:, i], given[:, i] = outputs[name][shown], 1
+    return _merge(replace(summary, values=summary.values + _sums(summary, numbers, given)), numbers, values)
 
 
 def _merge(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> Summary:

@@ -19,7 +19,6 @@ import pyarrow.csv
 from runner.errors import BadInput
 from runner.plan import Block, Plan
 from runner.program import Output
-from runner.task import Built
 
 SYNC_SECONDS = 1.0
 """Rows reach the disk at least this often: what a power cut may cost."""

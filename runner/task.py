@@ -144,6 +144,7 @@ def convert(task: Task, parameter: Parameter, value: Any) -> Any:
 
 
 def refuse(task: Task, name: str, rule: str, value: Any) -> BadInput:
+    """The error for a value that breaks the rule of its parameter."""
     return BadInput(f"task {task.name!r}: {name} must be {rule}, got {value!r}")
 
 

@@ -1,12 +1,13 @@
 """Arguments as a person or a tracer hands them to a task."""
 
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def integer(name: str, value):
+def integer(name: str, value: Any) -> Any:
     """The integer that `value` stands for; an integer tracer passes through.
 
     A whole number that arrives as a float (`3.0`) or as an array of one element is taken as the integer.
@@ -27,7 +28,7 @@ def integer(name: str, value):
         raise TypeError(f"{name} must be an integer, got {number!r}") from None
 
 
-def count(name: str, value) -> int:
+def count(name: str, value: Any) -> int:
     """A positive integer that fixes a shape; it cannot be a tracer."""
     number = integer(name, value)
     if isinstance(number, jax.core.Tracer):
@@ -37,7 +38,7 @@ def count(name: str, value) -> int:
     return number
 
 
-def floating(name: str, value) -> jax.Array:
+def floating(name: str, value: jax.typing.ArrayLike) -> jax.Array:
     """`value` as an array of floats with at least one axis; integers become float32."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -17,7 +17,7 @@ def nnx_inside_linen(seed: int, x: jax.Array, features: int) -> jax.Array:
     x, seed, features = floating("x", x), integer("seed", seed), count("features", features)
 
     class Inner(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs):
+        def __init__(self, rngs: nnx.Rngs) -> None:
             self.linear = nnx.Linear(x.shape[-1], features, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:

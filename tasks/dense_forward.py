@@ -17,7 +17,7 @@ class MyDense(nnx.Module):
     plain normal: the default of `nnx.Linear` is the truncated one of `jax.nn.initializers.lecun_normal`.
     """
 
-    def __init__(self, in_features: int, out_features: int, rngs: nnx.Rngs):
+    def __init__(self, in_features: int, out_features: int, rngs: nnx.Rngs) -> None:
         scale = 1.0 / math.sqrt(in_features)
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (in_features, out_features)) * scale)
         self.bias = nnx.Param(jnp.zeros((out_features,)))

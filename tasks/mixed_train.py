@@ -1,11 +1,15 @@
 """One SGD step through an NNX layer and a Linen layer at once."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tasks.arguments import count, floating, integer
+
+Params = dict[str, Any]
 
 
 def mixed_train_step(seed: int, x: jax.Array, y: jax.Array, lr: float, hidden: int = 4) -> jax.Array:
@@ -27,7 +31,7 @@ def mixed_train_step(seed: int, x: jax.Array, y: jax.Array, lr: float, hidden: i
     dense = nn.Dense(y.shape[-1])
     linen_params = dense.init(jax.random.PRNGKey(seed + 1), jnp.zeros((hidden,)))
 
-    def loss(nnx_params, linen_params):
+    def loss(nnx_params: Params, linen_params: Params) -> jax.Array:
         h = jax.nn.relu(x @ nnx_params["kernel"] + nnx_params["bias"])
         return jnp.mean((dense.apply(linen_params, h) - y) ** 2)
 

@@ -31,7 +31,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweepe
 class GridSweeper(Sweeper):
     """Hands the whole sweep as override strings to one job of the configured launcher."""
 
-    def __init__(self, params: dict[str, Any] | None, zip: list[Any]):
+    def __init__(self, params: dict[str, Any] | None, zip: list[Any]) -> None:
         self.params = params or {}
         self.zip = zip
 
