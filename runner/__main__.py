@@ -4,25 +4,36 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from runner import catalog
 from runner import config as configs
 from runner.errors import BadInput, StudyFailed
 from runner.plan import Plan, Study
 from runner.study import Folder, discard
 
+FULL_ERROR = "SEEDBED_FULL_ERROR"
+"""Where `main` keeps what the user asked for by `HYDRA_FULL_ERROR`."""
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def run(config: DictConfig) -> None:
     """Runs the study that a composed config describes; a single run is a study without axes."""
-    folder = Folder(Path(HydraConfig.get().runtime.output_dir))
+    hydra_config = HydraConfig.get()
+    folder = Folder(Path(hydra_config.runtime.output_dir))
     try:
         execute_study(configs.read(config), folder, dry_run=config.dry_run)
+    except (BadInput, StudyFailed) as error:
+        if hydra_config.mode is RunMode.RUN:
+            leave(error)  # Hydra would put a line about its job before the message
+        raise
     finally:
         discard(folder)
 
@@ -57,31 +68,28 @@ def execute_study(asked: Study, folder: Folder, *, dry_run: bool = False) -> Non
     console.print_results(plan, totals, result.outputs)
     console.say(f"{plan.runs:,} {'run' if plan.runs == 1 else 'runs'} in {folder.shown}")
     if books.failed:
-        raise StudyFailed(
-            f"{books.failed:,} of {plan.runs:,} runs have no result; the first reason: {books.reasons[0]}"
-        )
+        raise StudyFailed(f"{books.failed:,} of {plan.runs:,} runs have no result: {books.reasons[0]}")
 
 
 def main() -> None:
     """The command, with its exit status: 2 for what was asked wrongly, 1 for a failure while running."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ[FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on to here, and does not exit with 1 itself
+    catalog.register()
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own task lies where the command is called, also for the console script
     try:
         run()
-    except (BadInput, HydraException, OmegaConfBaseException, OSError) as error:
-        leave(2, configs.explained(error), full)
-    except StudyFailed as error:
-        leave(1, str(error), full)
+    except (BadInput, StudyFailed, HydraException, OmegaConfBaseException, OSError) as error:
+        leave(error)
 
 
-def leave(status: int, message: str, full: bool) -> None:
-    """Ends with a message on standard error; `full` adds the traceback."""
-    if full:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
+def leave(error: Exception) -> NoReturn:
+    """Ends with a message on standard error; with `HYDRA_FULL_ERROR=1` the traceback comes first."""
+    if os.environ.get(FULL_ERROR) == "1":
+        traceback.print_exception(error)
+    print(f"error: {configs.explained(error)}", file=sys.stderr)
+    sys.exit(1 if isinstance(error, StudyFailed) else 2)
 
 
 if __name__ == "__main__":

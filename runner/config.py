@@ -82,7 +82,7 @@ def _task(config: DictConfig) -> Task:
 
 def _check_names(task: Task, config: DictConfig) -> None:
     """Refuses a key that the task does not know, and a parameter that has no value."""
-    has = ", ".join(task.names)
+    has = ", ".join(task.names) or "none"
     for name in config:
         if name not in SETTINGS and name not in task.names:
             raise BadInput(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
@@ -195,6 +195,8 @@ def explained(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         return _unknown_key(str(cause.full_key), cause.parent_node)
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot write {error.filename}: {error.strerror}"
     lines = [str(error), *([str(cause).splitlines()[0]] if isinstance(cause, OmegaConfBaseException) else [])]
     return "\n".join(line for line in lines if line)
 

@@ -25,9 +25,9 @@ class Advance(Protocol):
 
 
 def console() -> Console:
-    """Standard output; without a terminal a fixed width, so that a log does not depend on where it was made."""
-    wide = Console(highlight=False)
-    return wide if wide.is_terminal else Console(highlight=False, width=120)
+    """Standard output; without a terminal lines are as long as they need to be."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=1000)
 
 
 def text(value: Any) -> str:
@@ -90,6 +90,8 @@ def print_summary(summary: Summary) -> None:
         table.add_row(*map(Text, cells))
     out = console()
     out.print(table)
+    if summary.arrays:
+        out.print(f"arrays, in the table only: {', '.join(summary.arrays)}")
     left = summary.points.count - len(labels)
     if left:
         out.print(f"… {left:,} more points, all in the table")

@@ -13,7 +13,8 @@ from runner import program
 from runner.errors import BadInput
 from runner.inputs import Input
 from runner.plan import Block, Plan
-from runner.program import Output, Program, Traced
+from runner.program import Program, Traced
+from runner.task import Output
 
 REFUSED_BLOCK = 65536
 """Runs in a block of a group that cannot be built: only their rows are written."""

@@ -96,11 +96,9 @@ def text(ledger: Ledger, devices: Sequence[str]) -> str:
     writer.writerow(COLUMNS)
     for number, (signature, spent) in enumerate(ledger.spent.items()):
         task, runs, static, inputs = _described(ledger.plan, signature)
-        rate = round(spent.runs / spent.seconds, 1) if spent.seconds else ""
-        writer.writerow(
-            [number, task, static, inputs, runs, spent.failed, *_program(ledger, signature, devices)]
-            + [round(spent.seconds, 6), rate, spent.reason or ""]
-        )
+        took = [round(spent.seconds, 6), round(spent.runs / spent.seconds, 1) if spent.seconds else ""]
+        made = _program(ledger, signature, devices)
+        writer.writerow([number, task, static, inputs, runs, spent.failed, *made, *took, spent.reason or ""])
     return out.getvalue()
 
 

@@ -30,7 +30,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from runner import inputs as arrays
 from runner.errors import BadInput
 from runner.plan import Segment, scalar_dtype
-from runner.task import Built, Task
+from runner.task import Built, Output, Task
 
 MAX_LANES = 64
 """On two CPU cores nothing was gained from more; see benchmarks/."""
@@ -43,19 +43,6 @@ CAPACITY_WORK = 2**31
 """Scalar operations in a block, around a second of one core: progress and Ctrl-C wait for a block."""
 
 Arrays = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Output:
-    """One named result of a task: the shape and the dtype of a run's value."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

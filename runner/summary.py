@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runner.plan import Block, Plan, Segment
-from runner.program import Output
+from runner.task import Output
 
 SHOWN_POINTS = 20
 """Points that a printed summary shows; of the others nothing is gathered, and memory stays bounded."""
@@ -73,6 +73,8 @@ class Summary:
 
     points: Points
     metrics: tuple[str, ...]
+    arrays: tuple[str, ...]
+    """Outputs that are no scalars, of which nothing is gathered."""
     runs: np.ndarray
     values: np.ndarray
     count: np.ndarray
@@ -90,9 +92,10 @@ def summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
     """The empty summary of a plan, over its scalar outputs and its first points."""
     points = Points(plan)
     metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == ()))
+    arrays = tuple(dict.fromkeys(output.name for output in outputs if output.shape != ()))
     shown = min(points.count, SHOWN_POINTS)
     zeros = np.zeros((shown, len(metrics)))
-    return Summary(points, metrics, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros)
+    return Summary(points, metrics, arrays, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros)
 
 
 def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None) -> Summary:

@@ -73,9 +73,7 @@ def _parse(loader: ConfigLoader, overrides: Sequence[str]) -> list[Override]:
 
 def _swept(loader: ConfigLoader, override: Override) -> Swept:
     if not override.is_discrete_sweep():
-        raise BadInput(
-            f"{override.input_line}: an interval has no values to run; give a list or range(start,stop,step)"
-        )
+        raise BadInput(f"{override.input_line}: an interval has no values; give a list, or range(start,stop,step)")
     group = bool(loader.get_group_options(override.key_or_group))
     values = list(override.sweep_iterator(Transformer.str)) if group else _values(override)
     if not values:

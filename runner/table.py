@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from runner.errors import BadInput
 from runner.plan import Block, Plan
-from runner.program import Output
+from runner.task import Output
 
 SYNC_SECONDS = 1.0
 """Rows reach the disk at least this often: what a power cut may cost."""

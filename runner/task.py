@@ -11,6 +11,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from runner.errors import BadInput
 
 SEED_STOP = 2**32
@@ -67,6 +69,19 @@ class Task:
 
     def parameter(self, name: str) -> Parameter | None:
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One named result of a task: the shape and the dtype of a run's value."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @cache
@@ -145,7 +160,8 @@ def convert(task: Task, parameter: Parameter, value: Any) -> Any:
 
 def refuse(task: Task, name: str, rule: str, value: Any) -> BadInput:
     """The error for a value that breaks the rule of its parameter."""
-    return BadInput(f"task {task.name!r}: {name} must be {rule}, got {value!r}")
+    given = list(value) if isinstance(value, tuple) else value
+    return BadInput(f"task {task.name!r}: {name} must be {rule}, got {given!r}")
 
 
 def _seed(task: Task, value: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -54,4 +55,8 @@ class GridSweeper(Sweeper):
         )
         Path(folder).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
-        return [returned.return_value for returned in launcher.launch([job], initial_job_idx=0)]
+        returned = launcher.launch([job], initial_job_idx=0)
+        for each in returned:
+            if each.status is JobStatus.FAILED:
+                raise each._return_value  # `return_value` would print a line about the job first
+        return returned
