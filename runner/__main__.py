@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import catalog
+from runner import catalog, sweep
 from runner import config as configs
 from runner.errors import BadInput, StudyFailed
 from runner.plan import Plan, Study
@@ -79,6 +79,7 @@ def main() -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own task lies where the command is called, also for the console script
     try:
+        sys.argv[1:] = sweep.with_first_task(sys.argv[1:])
         run()
     except (BadInput, StudyFailed, HydraException, OmegaConfBaseException, OSError) as error:
         leave(error)

@@ -54,8 +54,8 @@ def trace(plan: Plan) -> Groups:
             groups[signature] = str(refusal)
     refusals = [group for group in groups.values() if isinstance(group, str)]
     if len(refusals) == len(groups):
-        others = f" (and {len(refusals) - 1} other groups)" if len(refusals) > 1 else ""
-        raise BadInput(f"{refusals[0]}{others}")
+        others = len(refusals) - 1
+        raise BadInput(refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""))
     return groups
 
 

@@ -49,6 +49,22 @@ def job(loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any]) -
     return [*lines, *groups, f"sweep.axes=[{texts}]", f"sweep.zip=[{keys}]"]
 
 
+def with_first_task(arguments: Sequence[str]) -> list[str]:
+    """The command line with the first of several tasks named alone before their sweep.
+
+    Hydra composes a sweep once without what is swept: with the default task, whose config would refuse a
+    parameter that only the swept tasks have.
+    """
+    extended = []
+    for argument in arguments:
+        if argument.startswith("task=") and "," in argument:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+            if isinstance(choices := override.value(), ChoiceSweep):
+                extended.append(f"task={choices.list[0]}")
+        extended.append(argument)
+    return extended
+
+
 def bundles(loader: ConfigLoader, axes: Sequence[str], zipped: Sequence[Sequence[str]] = ()) -> list[Bundle]:
     """The keys of a sweep in the order given, zipped ones in the place of their first.
 

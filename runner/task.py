@@ -135,7 +135,8 @@ def _kind(types: tuple[type, ...]) -> Kind:
 
 def _is_array(member: type) -> bool:
     # by name: this module answers without JAX until a task imports it
-    return (member.__module__, member.__name__) in {("numpy", "ndarray"), ("jax", "Array")}
+    package, name = member.__module__.split(".")[0], member.__name__.split(".")[-1]
+    return member is np.ndarray or (package in ("jax", "jaxlib") and name == "Array")
 
 
 def infer(parameter: Parameter, value: Any) -> Parameter:

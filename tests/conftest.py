@@ -1,0 +1,81 @@
+"""What the tests share: strict JAX, one cache for the whole session, and the two ways to run a study."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test in a folder of its own; the toys can be imported as a user's own module could."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Executables are kept for this session only, so that counts of compilations start from nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path | None
+
+    @property
+    def csv(self) -> bytes:
+        assert self.folder is not None, self.err
+        return (self.folder / "results.csv").read_bytes()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        assert self.folder is not None, self.err
+        return pd.read_csv(self.folder / "results.csv")
+
+
+Runner = Callable[..., Called]
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    """The command line within this process: `runner("-m", "seed=1,2")`."""
+    from runner.__main__ import main
+
+    def call(*arguments: str) -> Called:
+        before = set(tmp_path.glob("outputs/*"))
+        monkeypatch.setattr(sys, "argv", ["runner", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        capsys.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        made = set(tmp_path.glob("outputs/*")) - before
+        return Called(status, captured.out, captured.err, made.pop() if made else None)
+
+    return call
+
+
+@pytest.fixture
+def toy(runner: Runner) -> Runner:
+    """The command line with the tests' own configs, whose tasks have a closed form: `toy("task=line")`."""
+    return lambda *arguments: runner("--config-dir", str(ROOT / "tests" / "conf"), *arguments)

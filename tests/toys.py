@@ -1,0 +1,61 @@
+"""Tasks with a closed form, as a user would write them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+TRACES: list[str] = []
+"""A mark for each time that a task's Python code ran: once for each program, if all is well."""
+
+
+def line(seed: int, x: jax.Array, slope: float, shift: int = 0) -> jax.Array:
+    """`[slope * sum(x) + shift, seed]`."""
+    TRACES.append("line")
+    return jnp.stack([slope * x.sum() + shift, seed.astype(jnp.float32)])
+
+
+def divide(seed: int, slope: float) -> dict[str, jax.Array]:
+    """Not finite where the slope is zero; a dict of a scalar, an integer and a matrix."""
+    quotient = 1.0 / slope
+    return {"quotient": quotient, "half": seed // 2, "matrix": jnp.full((2, 2), quotient)}
+
+
+def only_even(seed: int, size: int) -> jax.Array:
+    """Cannot be built for odd sizes."""
+    if size % 2:
+        raise ValueError(f"size must be even, got {size}")
+    return jnp.arange(size, dtype=jnp.float32).sum() + seed.astype(jnp.float32)
+
+
+def untyped(seed, x, rate, count):
+    """No annotations: the values of the YAML tell what is what."""
+    return rate * x.sum() * count
+
+
+def apply(seed: int, x: jax.Array, act: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """A static value that a `_target_` builds."""
+    return act(x).sum()
+
+
+def constant(size: int) -> jax.Array:
+    """Nothing traced at all."""
+    return jnp.ones(size)
+
+
+def words(seed: int, mode: str = "sum", sizes: tuple[int, ...] = (1,)) -> jax.Array:
+    return jnp.float32(len(mode) + sum(sizes)) + seed.astype(jnp.float32)
+
+
+def loops(seed: int, start: float) -> jax.Array:
+    """Counts down to zero; from a negative start it would never end."""
+    return jax.lax.while_loop(lambda value: value != 0.0, lambda value: value - 1.0, start)
+
+
+def text(seed: int) -> str:
+    return "no array"
+
+
+def pair(seed: int) -> tuple[jax.Array, jax.Array]:
+    value = seed.astype(jnp.float32)
+    return value, -value
