@@ -63,8 +63,12 @@ def _compose(config: DictConfig, picks: Picks) -> DictConfig:
     fixed = [o for o in [*hydra.overrides.hydra, *hydra.overrides.task] if not o.startswith(tuple(options))]
     lines = [name + value for name, value in options.items()]
     composed = compose(hydra.job.config_name, [*fixed, *lines], return_hydra_config=True)
-    if composed.hydra.sweeper.get("params") != hydra.sweeper.get("params"):
-        raise BadInput(f"{' '.join(lines)} brings a sweep of its own; run it as a study of its own")
+    known = {line.split("=")[0].lstrip("+") for line in [*fixed, *lines, *config.sweep.axes]}
+    own = [key for key in composed.hydra.sweeper.get("params") or () if key.lstrip("+") not in known]
+    if own:
+        raise BadInput(
+            f"{' '.join(lines)} brings a sweep of its own, over {', '.join(own)}; run it as a study of its own"
+        )
     return OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
 
 

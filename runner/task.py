@@ -161,8 +161,11 @@ def convert(task: Task, parameter: Parameter, value: Any) -> Any:
 
 def refuse(task: Task, name: str, rule: str, value: Any) -> BadInput:
     """The error for a value that breaks the rule of its parameter."""
-    given = list(value) if isinstance(value, tuple) else value
-    return BadInput(f"task {task.name!r}: {name} must be {rule}, got {given!r}")
+    return BadInput(f"task {task.name!r}: {name} must be {rule}, got {_thawed(value)!r}")
+
+
+def _thawed(value: Any) -> Any:
+    return [_thawed(member) for member in value] if isinstance(value, tuple) else value
 
 
 def _seed(task: Task, value: Any) -> int:

@@ -1,0 +1,139 @@
+"""The plan: what a study's runs are, before any is executed."""
+
+import math
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner import execute, inputs, program, summary
+from runner.plan import Axis, Block, Plan, Segment, Study
+from runner.task import Kind, Parameter, Task
+
+TASK = Task(
+    "toy",
+    "toys.line",
+    lambda **_: None,
+    tuple(Parameter(name, kind, ()) for name, kind in [("seed", Kind.SEED), ("a", Kind.FLOAT), ("n", Kind.STATIC)]),
+    (),
+)
+
+axes = st.lists(st.integers(1, 5), min_size=2, max_size=2)
+statics = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+block_sizes = st.integers(1, 9)
+
+
+def plan(lengths, numbers):
+    segments = tuple(Segment(TASK, {"n": n}, {"seed": 0, "a": 1.0}, {}, {"n": n}) for n in numbers)
+    seeds, floats = np.arange(lengths[0], dtype=np.uint32), np.arange(lengths[1], dtype=np.float32) / 8
+    return Plan(Study(segments, (Axis({"a": floats}), Axis({"seed": seeds}))))
+
+
+@given(axes, statics, block_sizes)
+def test_blocks_give_every_run_once_and_in_order(lengths, numbers, size):
+    study = plan(lengths, numbers)
+    blocks = list(study.blocks(dict.fromkeys(study.groups, size)))
+    assert [run for block in blocks for run in range(block.start, block.stop)] == list(range(study.runs))
+    assert all(len(block) <= size for block in blocks)
+    rows = [
+        (study.study.segments[block.segment].static["n"], a, seed)
+        for block in blocks
+        for a, seed in zip(*(study.traced(block)[name].tolist() for name in ("a", "seed")), strict=True)
+    ]
+    assert rows == list(product(numbers, np.arange(lengths[1]) / 8, range(lengths[0])))
+
+
+@given(axes, statics)
+def test_groups_partition_the_segments_by_signature(lengths, numbers):
+    study = plan(lengths, numbers)
+    assert sorted(index for members in study.groups.values() for index in members) == list(range(len(numbers)))
+    assert sorted(len(members) for members in study.groups.values()) == sorted(map(numbers.count, set(numbers)))
+
+
+def test_a_signature_is_what_a_program_depends_on():
+    def signature(static=4, base=0.5, names=("x",), shape=(3,), dtype="float32", seed=0):
+        described = {name: inputs.Input(shape, dtype, "ones", seed) for name in names}
+        return Segment(TASK, {"n": static}, {"a": base}, described).signature
+
+    assert signature() == signature(base=0.7, seed=5)
+    changed = [{"static": 5}, {"static": "4"}, {"names": ("y",)}, {"shape": (3, 1)}, {"dtype": "int32"}]
+    assert len({signature(), *(signature(**change) for change in changed)}) == 1 + len(changed)
+
+
+@given(st.integers(1, 10**7), st.sampled_from([1, 8, 64]), st.integers(1, 8192), st.integers(1, 64))
+def test_the_rule_for_blocks_keeps_all_threads_busy(runs, lanes, wanted, threads):
+    capacity = math.ceil(wanted / lanes) * lanes
+    group = program.Traced(lambda *_: {}, {}, {}, (), lanes, capacity, 0)
+    size = execute.block_size(runs, group, threads)
+    assert 1 <= size <= capacity
+    assert size % lanes == 0
+    blocks = math.ceil(runs / size)
+    if blocks > threads:  # as few rounds as the capacity allows, and one for what whole lanes leave over
+        assert math.ceil(blocks / threads) <= math.ceil(runs / (capacity * threads)) + 1
+
+
+def test_a_million_points_need_no_memory_for_each():
+    study = Plan(Study((Segment(TASK, {"n": 1}, {"seed": 0, "a": 0.0}, {}),), (Axis({"a": np.zeros(10**5)}),) * 3))
+    assert study.runs == 10**15
+    last = Block(0, study.runs - 2, study.runs)
+    assert [position.tolist() for position in study.positions(last)] == [[99999] * 2, [99999] * 2, [99998, 99999]]
+
+
+@given(axes, statics, block_sizes, st.integers(0, 2**32 - 1))
+def test_the_summary_is_the_mean_and_deviation_over_the_seeds(lengths, numbers, size, seed):
+    study = plan(lengths, list(dict.fromkeys(numbers)))
+    values = np.random.RandomState(seed).standard_normal(study.runs).astype(np.float32) + 1e4
+    values[:: seed % 5 + 2] = np.nan
+    output = program.Output("m", (), np.dtype(np.float32))
+    gathered = summary.summary(study, [output])
+    for block in study.blocks(dict.fromkeys(study.groups, size)):
+        gathered = summary.add(gathered, block, {"m": values[block.start : block.stop]})
+    table = values.astype(np.float64).reshape(-1, lengths[0])[: summary.SHOWN_POINTS]
+    finite = np.isfinite(table).sum(axis=1)
+    assert gathered.runs.tolist() == [lengths[0]] * len(table)
+    assert gathered.count[:, 0].tolist() == finite.tolist()
+    some, many = finite > 0, finite > 1
+    np.testing.assert_allclose(gathered.mean[some, 0], np.nanmean(table[some], axis=1), rtol=1e-12)
+    np.testing.assert_allclose(
+        gathered.deviation[many, 0], np.nanstd(table[many], axis=1, ddof=1), rtol=1e-5, atol=1e-6
+    )
+    assert np.isnan(gathered.deviation[~many, 0]).all()
+
+
+@pytest.mark.parametrize("fill", inputs.FILLS)
+@pytest.mark.parametrize("dtype", inputs.DTYPES)
+def test_every_filling_in_every_dtype(fill, dtype):
+    array = inputs.build(inputs.Input((4, 3), dtype, fill, 3))
+    assert (array.shape, array.dtype.name) == ((4, 3), dtype)
+    assert not array.flags.writeable
+
+
+def test_fillings():
+    def values(fill, seed=0):
+        return inputs.build(inputs.Input((5,), "float32", fill, seed))
+
+    assert values("linspace").tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert values("ones").tolist() == [1] * 5
+    assert values("zeros").tolist() == [0] * 5
+    assert values("normal", 7).tolist() == np.random.RandomState(7).standard_normal(5).astype(np.float32).tolist()
+    assert values("uniform", 7).tolist() == np.random.RandomState(7).random_sample(5).astype(np.float32).tolist()
+    assert values("normal", 7).tolist() != values("normal", 8).tolist()
+
+
+def test_the_directions_of_the_imports():
+    """What reads values, plans and writes tables needs no JAX, and a task nothing of the runner."""
+    light = "runner.config, runner.plan, runner.table, runner.summary, runner.console, hydra_plugins.seedbed.grid"
+    code = f"import sys, {light}; assert not {{'jax', 'flax'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    owners = {"jax": {"program.py"}, "pyarrow": {"table.py"}, "rich": {"console.py"}}
+    for library, files in owners.items():
+        importing = {p.name for p in (ROOT / "runner").glob("*.py") if f"\nimport {library}" in p.read_text()}
+        assert importing <= files
+    omegaconf = {p.name for p in (ROOT / "runner").glob("*.py") if "omegaconf" in p.read_text()}
+    assert omegaconf == {"__main__.py", "catalog.py", "config.py", "study.py"}  # study: its version
+    assert not [p for p in (ROOT / "tasks").glob("*.py") if "runner" in p.read_text()]
