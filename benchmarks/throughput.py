@@ -119,7 +119,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs and rounds: the script works, no more")
     quick = parser.parse_args().quick
-    few, many, most, rounds, jobs = (1_000, 50_000, 100_000, 1, 10) if quick else (100_000, 2_000_000, 5_000_000, 3, 100)
+    few, many, most, rounds, jobs = (
+        (1_000, 50_000, 100_000, 1, 10) if quick else (100_000, 2_000_000, 5_000_000, 3, 100)
+    )
     with tempfile.TemporaryDirectory() as name:
         place, cache = Path(name), Path(name) / "cache"
         ours, theirs = marginal(place, cache, few, many, rounds)
@@ -143,7 +145,7 @@ def main():
         print(f"| a single run against a bare script | {spread(pairs)} | ≤ 1.25 |", flush=True)
 
         compiled, programs = compilations(place, Path(name) / "empty")
-        print(f"| compilations of {programs} signatures, first and second call | {compiled[0]}, {compiled[1]} | {programs}, 0 |")
+        print(f"| compilations of {programs} signatures, at two calls | {compiled[0]}, {compiled[1]} | {programs}, 0 |")
 
         low, high = (timed(*sweep(runs), cwd=place, cache=cache)[1] for runs in (few, most))
         print(f"| peak MB at {few:,} and at {most:,} runs | {low / 1e6:.0f}, {high / 1e6:.0f} |  |")

@@ -56,8 +56,8 @@ def execute_study(asked: Study, folder: Folder, *, dry_run: bool = False) -> Non
 
     outputs = execute.outputs(groups)
     rows, totals = table.table(plan, outputs), summary.summary(plan, outputs)
-    study.write_environment(folder, study.environment(program.devices()))
     with table.appending(folder.results, rows.header) as append, console.progress(plan.runs) as advance:
+        study.write_environment(folder, study.environment(program.devices()))
         for result in execute.execute(plan, groups, plan.blocks(sizes), rows.rows, threads):
             append(result.rows)
             totals = summary.add(totals, result.block, result.outputs)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -38,13 +40,12 @@ def read(config: DictConfig) -> Study:
     """
     keys = sweep.bundles(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
     chosen = [bundle for bundle in keys if any(key.group for key in bundle)]
-    composed = [(picks, _compose(config, picks)) for picks in _combinations(chosen)]
-    pairs = [(each, _task(each)) for _, each in composed]
+    bases = [_base(config, picks) for picks in _combinations(chosen)]
 
-    traced = [b for b in keys if b not in chosen and all(_is_traced(key, *pair) for key in b for pair in pairs)]
+    traced = [b for b in keys if b not in chosen and all(_is_traced(key, base) for key in b for base in bases)]
     valued = [b for b in keys if b not in chosen and b not in traced]
-    segments = [_segment(each, picks + more) for picks, each in composed for more in _combinations(valued)]
-    axes = [_axis(pairs[0][1], bundle) for bundle in traced]
+    segments = [_segment(base, picks) for base in bases for picks in _combinations(valued)]
+    axes = [_axis(bases[0].task, bundle) for bundle in traced]
     return Study(tuple(segments), tuple(axes), **{name: _limit(config, name) for name in ("lanes", "block", "threads")})
 
 
@@ -52,6 +53,29 @@ def _combinations(bundles: Sequence[Bundle]) -> Iterator[Picks]:
     """Every combination of the bundles' values, the last bundle fastest."""
     for indices in product(*(range(len(bundle[0].values)) for bundle in bundles)):
         yield tuple((key, key.values[i]) for bundle, i in zip(bundles, indices, strict=True) for key in bundle)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A composed config and its task; `plain` are its values if no interpolation is among them."""
+
+    picks: Picks
+    config: DictConfig
+    task: Task
+    plain: Mapping[str, Any] | None
+
+
+def _base(config: DictConfig, picks: Picks) -> Base:
+    zipped = [(key, value) for key, value in picks if not key.group]
+    composed = _updated(_compose(config, picks), zipped)
+    values = {key: value for key, value in _container(composed, resolve=False).items() if key not in SETTINGS}
+    plain = None if "${" in json.dumps(values, default=str) else values
+    return Base(picks, composed, _task(composed), plain)
+
+
+def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(config, resolve=resolve)
+    return {str(key): value for key, value in values.items()}
 
 
 def _compose(config: DictConfig, picks: Picks) -> DictConfig:
@@ -69,7 +93,7 @@ def _compose(config: DictConfig, picks: Picks) -> DictConfig:
         raise BadInput(
             f"{' '.join(lines)} brings a sweep of its own, over {', '.join(own)}; run it as a study of its own"
         )
-    return OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
+    return composed
 
 
 def _task(config: DictConfig) -> Task:
@@ -88,7 +112,7 @@ def _check_names(task: Task, config: DictConfig) -> None:
     """Refuses a key that the task does not know, and a parameter that has no value."""
     has = ", ".join(task.names) or "none"
     for name in config:
-        if name not in SETTINGS and name not in task.names:
+        if name not in (*SETTINGS, "hydra", *task.names):
             raise BadInput(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
     for parameter in task.parameters:
         if parameter.name in SETTINGS:
@@ -99,13 +123,13 @@ def _check_names(task: Task, config: DictConfig) -> None:
             raise BadInput(f"task {task.name!r}: {parameter.name} has no value; the task has: {has}")
 
 
-def _is_traced(key: Swept, config: DictConfig, task: Task) -> bool:
+def _is_traced(key: Swept, base: Base) -> bool:
     """Whether the values of a swept key reach the program of this task as a traced scalar, and nothing else."""
-    parameter = task.parameter(key.key)
-    if parameter is None or key.key not in config or any(value is None for value in _peek(key.values)):
+    parameter = base.task.parameter(key.key)
+    if parameter is None or key.key not in base.config or any(value is None for value in _peek(key.values)):
         return False
-    kind = tasks.infer(parameter, config[key.key]).kind
-    return kind in (Kind.SEED, Kind.FLOAT) and not _is_read_elsewhere(key.key, config)
+    kind = tasks.infer(parameter, base.config[key.key]).kind
+    return kind in (Kind.SEED, Kind.FLOAT) and not _is_read_elsewhere(key.key, base.config)
 
 
 def _peek(values: Sequence[Any]) -> Sequence[Any]:
@@ -118,11 +142,8 @@ def _is_read_elsewhere(key: str, config: DictConfig) -> bool:
     return any(re.search(rf"\b{re.escape(key)}\b", found) for found in re.findall(r"\$\{.*?\}", text))
 
 
-def _segment(config: DictConfig, picks: Picks) -> Segment:
-    applied = _apply(config, picks)
-    task = _task(applied)
-    values = OmegaConf.to_container(applied, resolve=True)
-    assert isinstance(values, dict)
+def _segment(base: Base, picks: Picks) -> Segment:
+    task, values = _applied(base, picks)
     static: dict[str, Any] = {}
     traced: dict[str, int | float] = {}
     arrays: dict[str, inputs.Input] = {}
@@ -137,17 +158,47 @@ def _segment(config: DictConfig, picks: Picks) -> Segment:
             static[parameter.name] = converted
         else:
             traced[parameter.name] = converted
-    return Segment(task, static, traced, arrays, {key.key: tasks.frozen(value) for key, value in picks})
+    swept = {key.key: tasks.frozen(value) for key, value in base.picks + picks}
+    return Segment(task, static, traced, arrays, swept)
 
 
-def _apply(config: DictConfig, picks: Picks) -> DictConfig:
+def _applied(base: Base, picks: Picks) -> tuple[Task, Mapping[str, Any]]:
+    """The task and the plain values of a base with these values set.
+
+    Copying a config costs milliseconds, so a value that takes the place of another is set without one.
+    """
+    if base.plain is not None and all(_is_leaf(base.plain, key.key.split("."), value) for key, value in picks):
+        values = base.plain
+        for key, value in picks:
+            values = _with(values, key.key.split("."), value)
+        return base.task, values
+    config = _updated(base.config, picks)
+    return _task(config), _container(config, resolve=True)
+
+
+def _is_leaf(values: Any, path: Sequence[str], value: Any) -> bool:
+    """Whether a path of a parameter, not of the task, ends at a value that another one can replace."""
+    if path[0] == "task" or isinstance(value, Mapping) or (isinstance(value, str) and "${" in value):
+        return False
+    for part in path:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return not isinstance(values, Mapping)
+
+
+def _with(values: Mapping[str, Any], path: Sequence[str], value: Any) -> Mapping[str, Any]:
+    head, *rest = path
+    return {**values, head: _with(values[head], rest, value) if rest else value}
+
+
+def _updated(config: DictConfig, picks: Sequence[tuple[Swept, Any]]) -> DictConfig:
     """A copy of the config with values set as Hydra sets an override."""
-    values = [(key, value) for key, value in picks if not key.group]
-    if not values:
+    if not picks:
         return config
     copy = OmegaConf.masked_copy(config, list(config))
     OmegaConf.set_struct(copy, True)
-    for key, value in values:
+    for key, value in picks:
         try:
             OmegaConf.update(copy, key.key, value, merge=True, force_add=bool(key.prefix))
         except OmegaConfBaseException as error:
@@ -201,8 +252,9 @@ def explained(error: Exception) -> str:
         return _unknown_key(str(cause.full_key), cause.parent_node)
     if isinstance(error, OSError) and error.filename:
         return f"cannot write {error.filename}: {error.strerror}"
-    lines = [str(error), *([str(cause).splitlines()[0]] if isinstance(cause, OmegaConfBaseException) else [])]
-    return "\n".join(line for line in lines if line)
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        return f"{error}\n{str(cause).splitlines()[0]}".strip()
+    return str(error)
 
 
 def _unknown_key(key: str, parent: DictConfig) -> str:

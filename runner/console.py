@@ -72,7 +72,7 @@ def print_summary(summary: Summary) -> None:
     """Per point the count, and the mean and the standard deviation of each metric over the seeds."""
     labels = [summary.points.label(number) for number in range(len(summary.runs))]
     names = list(dict.fromkeys(key for label in labels for key in label))
-    nonfinite = (summary.count < summary.values).any(axis=0)
+    nonfinite = [bool(column.any()) for column in (summary.count < summary.values).T]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in [*names, "runs"]:
         table.add_column(name, justify="left" if name == "task" else "right")

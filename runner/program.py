@@ -275,7 +275,7 @@ def use_cache() -> None:
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from runner.errors import BadInput
+from runner.errors import BadInput, StudyFailed
 from runner.plan import Block, Plan
 from runner.task import Output
 
@@ -85,23 +85,35 @@ def table(plan: Plan, outputs: Sequence[Output]) -> Table:
 def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
     """Creates the table and gives the function that appends rows to it; all is on disk when the block ends.
 
-    Raises FileExistsError if there is a table already: it is never written over.
+    Raises BadInput if there is a table already, which is never written over, or none can be made, and
+    StudyFailed if it can no longer be written.
     """
-    with path.open("xb") as file:
-        synced = time.monotonic()
+    try:
+        file = path.open("xb")
+    except FileExistsError as error:
+        raise BadInput(f"{path.parent} has its results already; give the study another name") from error
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+    synced = time.monotonic()
 
-        def append(rows: bytes) -> None:
-            nonlocal synced
-            file.write(rows)
-            if time.monotonic() - synced > SYNC_SECONDS:
-                file.flush()
-                os.fsync(file.fileno())
-                synced = time.monotonic()
-
-        append(header)
-        yield append
+    def sync() -> None:
+        nonlocal synced
         file.flush()
         os.fsync(file.fileno())
+        synced = time.monotonic()
+
+    def append(rows: bytes) -> None:
+        file.write(rows)
+        if time.monotonic() - synced > SYNC_SECONDS:
+            sync()
+
+    try:
+        with file:
+            append(header)
+            yield append
+            sync()
+    except OSError as error:
+        raise StudyFailed(f"cannot go on writing {path}: {error.strerror}") from error
 
 
 def _is_shown(value: Any) -> bool:

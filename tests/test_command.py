@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -146,10 +147,11 @@ def test_help_lists_the_tasks_of_a_config_dir(toy):
 
 
 @pytest.mark.parametrize("flag", [("--cfg", "job"), ("--info", "config"), ("--info", "defaults"), ("--hydra-help",)])
-def test_hydras_own_flags(runner, flag):
-    called = runner(*flag)
-    assert called.status == 0
-    assert called.out
+def test_hydras_own_flags(tmp_path, flag):
+    """In a process of its own: they configure the logging of theirs."""
+    called = command("-m", "runner", *flag, cwd=tmp_path)
+    assert (called.returncode, called.stderr) == (0, "")
+    assert called.stdout
 
 
 def test_the_config_is_shown_with_its_overrides(runner):
@@ -257,3 +259,55 @@ def test_values_are_refused_without_a_word_of_jax_where_hydra_knows_better(tmp_p
     for argument in ("--help", "--cfg=job", "foo=1"):
         called = command("-c", spy, argument, cwd=tmp_path)
         assert "AssertionError" not in called.stderr
+
+
+def readme(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def _lab(tmp_path):
+    """The README's own task and its YAML, under the names that the README gives them."""
+    text = (ROOT / "README.md").read_text()
+    for path, _, content in re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```(\w+)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    assert (tmp_path / "my_lab.py").exists()
+
+
+README = [line for block in readme("sh") for line in block.splitlines() if line.startswith("python -m runner")]
+
+
+@pytest.mark.usefixtures("_promoted", "_lab")
+@pytest.mark.parametrize("line", README)
+def test_every_command_of_the_readme_runs(runner, line):
+    called = runner(*shlex.split(line)[3:])
+    assert (called.status, called.err) == (0, "")
+    assert "dry_run" in line or (called.frame["status"] == "ok").all()
+
+
+@pytest.mark.usefixtures("_lab")
+def test_the_readme_reads_its_table_back(runner):
+    call = "--config-dir my_conf -m task=decay rate=0.1,0.2 seed=0,1,2 steps=1,2 study=my_study"
+    assert runner(*call.split()).status == 0
+    (code,) = [block for block in readme("python") if "pd.read_csv" in block]
+    scope: dict = {}
+    exec(code.replace("table.groupby", "summary = table.groupby"), scope)
+    assert scope["summary"]["count"].tolist() == [3] * 4
+    assert [len(values) for values in scope["table"]["values"]] == [4] * 12
+
+
+def test_the_readmes_example_of_a_sweep_is_the_one_that_ships(tmp_path, runner):
+    (sweep,) = [block for block in readme("yaml") if "sweeper" in block]
+    (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my_conf" / "experiment" / "own.yaml").write_text(sweep)
+    frame = runner("--config-dir", "my_conf", "+experiment=own").frame
+    assert frame[["lr", "hidden"]].drop_duplicates().values.tolist() == [[0.1, 4], [0.05, 16]]
+
+
+def test_the_readmes_two_commands_are_single_lines_and_the_second_is_what_ci_calls():
+    first, second = (block for block in readme("sh") if block.startswith("python3 -m venv"))
+    assert first.count("\n") == second.count("\n") == 1
+    assert first.strip().endswith("-m runner task=mixed_train lr=0.1")
+    assert second.strip().endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()

@@ -1,6 +1,8 @@
 """From a command to the table, on tasks with a closed form."""
 
 import json
+import resource
+import signal
 
 import numpy as np
 import pandas as pd
@@ -199,6 +201,22 @@ def test_the_summary_is_that_of_the_table(toy):
     assert row.split()[2:] == ["5", "0.5", "0", "5", f"{half.mean():g}", f"{half.std():.6g}"]
 
 
+def test_a_table_that_cannot_grow_is_a_failure(toy):
+    """A limit on the size of files stands for a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        called = toy("-m", "task=line", "seed=range(0,50000)", "study=full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert called.status == 1
+    assert "cannot go on writing" in called.err
+    assert "File too large" in called.err
+    assert called.csv.startswith(b'run,task,seed,slope,shift,value,same_seed,status,reason\n0,"line",0,1,0,4,0,"ok",\n')
+
+
 def test_hydras_own_sweeper_still_works(toy, tmp_path):
     called = toy("-m", "task=line", "seed=1,2", "hydra/sweeper=basic")
     assert called.status == 0
@@ -211,5 +229,5 @@ def test_a_table_is_never_written_over(toy):
     again = toy("task=line", "study=mine", "slope=9")
     assert first.folder.name == "mine"
     assert again.status == 2
-    assert "mine" in again.err
+    assert "outputs/mine has its results already; give the study another name" in again.err
     assert first.frame["slope"].tolist() == [1]
