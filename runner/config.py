@@ -1,6 +1,7 @@
 """Hydra's config into a study; what comes after sees values, and no config."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner import inputs, sweep
+from runner import extent, inputs, sweep
 from runner import task as tasks
 from runner.errors import BadInput
 from runner.plan import Axis, Segment, Study, scalar_dtype
 from runner.sweep import Bundle, Swept
 from runner.task import Built, Kind, Parameter, Task
 
-SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run")
+SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run", "on_mismatch", "overwrite")
 """Top-level keys that belong to the runner; every other one is a parameter of the task."""
 
 Picks = tuple[tuple[Swept, Any], ...]
@@ -44,9 +45,40 @@ def read(config: DictConfig) -> Study:
 
     traced = [b for b in keys if b not in chosen and all(_is_traced(key, base) for key in b for base in bases)]
     valued = [b for b in keys if b not in chosen and b not in traced]
-    segments = [_segment(base, picks) for base in bases for picks in _combinations(valued)]
-    axes = [_axis(bases[0].task, bundle) for bundle in traced]
-    return Study(tuple(segments), tuple(axes), **{name: _limit(config, name) for name in ("lanes", "block", "threads")})
+    every = [_segment(base, picks) for base in bases for picks in _combinations(valued)]
+    segments = tuple({repr(segment): segment for segment in every}.values())
+    columns = [extent.unique(_columns(bases[0].task, bundle)) for bundle in traced]
+    axes = tuple(Axis(kept) for kept in columns)
+    asked = len(every) * math.prod(len(bundle[0].values) for bundle in traced)
+    limits = {name: _limit(config, name) for name in ("lanes", "block", "threads")}
+    return Study(segments, axes, **limits, left_out=asked - len(segments) * math.prod(map(len, axes)))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with a study that is there already, or to do nothing at all."""
+
+    dry_run: bool
+    overwrite: bool
+    on_mismatch: str
+
+
+def policy(config: DictConfig) -> Policy:
+    """The policy of a call. Raises BadInput for what is none."""
+    for name in ("dry_run", "overwrite"):
+        if not isinstance(config[name], bool):
+            raise BadInput(f"{name} must be true or false, got {config[name]!r}")
+    if config.on_mismatch not in ("refuse", "fork", "accept"):
+        raise BadInput(f"on_mismatch must be refuse, fork or accept, got {config.on_mismatch!r}")
+    return Policy(config.dry_run, config.overwrite, config.on_mismatch)
+
+
+def written(config: DictConfig) -> dict[str, str]:
+    """The files of `.hydra/`, as Hydra writes them for a job."""
+    whole = HydraConfig.instance().cfg
+    overrides = HydraConfig.get().overrides.task
+    texts = {"config": config, "hydra": OmegaConf.masked_copy(whole, ["hydra"]), "overrides": overrides}
+    return {f"{name}.yaml": OmegaConf.to_yaml(value) for name, value in texts.items()}
 
 
 def _combinations(bundles: Sequence[Bundle]) -> Iterator[Picks]:
@@ -218,8 +250,8 @@ def _build(text: str) -> Built:
     return Built(text, instantiate(json.loads(text), _convert_="all"))
 
 
-def _axis(task: Task, bundle: Bundle) -> Axis:
-    return Axis({key.key: _column(task, key) for key in bundle})
+def _columns(task: Task, bundle: Bundle) -> dict[str, np.ndarray]:
+    return {key.key: _column(task, key) for key in bundle}
 
 
 def _column(task: Task, key: Swept) -> np.ndarray:

@@ -50,10 +50,10 @@ def array(values: np.ndarray) -> str:
 
 def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] | None) -> None:
     """A single run with its values, or the points of a sweep; `last` are the outputs of the last block."""
-    if plan.runs > 1:
-        print_summary(summary)
-    elif last is not None:
+    if plan.runs == 1 and last is not None:
         print_run(plan.study.segments[0], last)
+    else:
+        print_summary(summary)
 
 
 def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
@@ -109,6 +109,11 @@ def print_plan(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     console().print(table)
+
+
+def runs(count: int) -> str:
+    """So many runs, in words."""
+    return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
 def say(line: str) -> None:

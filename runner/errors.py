@@ -7,3 +7,11 @@ class BadInput(Exception):
 
 class StudyFailed(Exception):
     """Something failed while running; what was finished before it is on disk."""
+
+
+class Stopped(Exception):
+    """A signal asked for an end; what was finished before it is on disk."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number

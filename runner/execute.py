@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,20 +40,28 @@ class Result:
     ended: float
 
 
+Compiled = dict[str, Future[Program] | str]
+"""For each signature its program, made or in the making, or the reason why there is none."""
+
 Render = Callable[[Block, Mapping[str, np.ndarray] | None, str | None], bytes]
 
 
-def trace(plan: Plan) -> Groups:
-    """Traces every group, before anything is compiled. Raises BadInput if none can be built."""
+def trace(plan: Plan, missing: Sequence[int]) -> Groups:
+    """Traces the groups in which runs are missing, by segment, before anything is compiled.
+
+    Raises BadInput if none of them can be built.
+    """
     groups: dict[str, Traced | str] = {}
     for signature, members in plan.groups.items():
+        if not any(missing[member] for member in members):
+            continue
         segment = plan.study.segments[members[0]]
         try:
             groups[signature] = program.trace(segment, lanes=plan.study.lanes, block=plan.study.block)
         except BadInput as refusal:
             groups[signature] = str(refusal)
     refusals = [group for group in groups.values() if isinstance(group, str)]
-    if len(refusals) == len(groups):
+    if groups and len(refusals) == len(groups):
         others = len(refusals) - 1
         raise BadInput(refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""))
     return groups
@@ -76,46 +84,83 @@ def block_size(runs: int, group: Traced | str, threads: int) -> int:
     return min(group.capacity, -(-even // group.lanes) * group.lanes)
 
 
-def execute(plan: Plan, groups: Groups, blocks: Iterator[Block], render: Render, threads: int) -> Iterator[Result]:
-    """Runs the blocks and yields their results in order.
+def execute(
+    plan: Plan, groups: Groups, blocks: Iterator[Block], render: Render, *, threads: int, stop: Callable[[], object]
+) -> Iterator[Result]:
+    """Runs the blocks and yields their results in order, until `stop` says so: then those that have begun.
 
     Executables release the GIL, so `threads` blocks run at once and as many wait to be taken: memory does
     not grow with the number of runs. While one group runs, the next ones are compiled.
     """
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    compiled: dict[str, Future[Program] | str] = {}
+    compiled: Compiled = {}
     names, place = list(groups), {name: i for i, name in enumerate(groups)}
     device_array = lru_cache(maxsize=64)(program.put)
     under_way: deque[Future[Result]] = deque()
     try:
         for block in blocks:
+            if stop():
+                break
             signature = plan.study.segments[block.segment].signature
             for name in names[len(compiled) : place[signature] + threads]:
                 group = groups[name]
                 compiled[name] = group if isinstance(group, str) else compilers.submit(program.compile, group)
-            under_way.append(workers.submit(_run, plan, block, compiled[signature], render, device_array))
+            under_way.append(workers.submit(_run, plan, block, compiled, render, device_array))
             if len(under_way) >= 2 * threads:
                 yield under_way.popleft().result()
-        while under_way:
+        while under_way and not (stop() and under_way[0].cancel()):
             yield under_way.popleft().result()
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
 
 
-def _run(
-    plan: Plan, block: Block, compiled: Future[Program] | str, render: Render, put: Callable[[Input], object]
-) -> Result:
+def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Callable[[Input], object]) -> Result:
     executable, outputs, reason, started = None, None, None, time.perf_counter()
+    segment = plan.study.segments[block.segment]
     try:
-        if isinstance(compiled, str):
-            raise BadInput(compiled)
-        executable, started = compiled.result(), time.perf_counter()
-        inputs = {name: put(value) for name, value in plan.study.segments[block.segment].inputs.items()}
-        outputs = program.call(executable, len(block), plan.traced(block), inputs)
+        made = compiled[segment.signature]
+        if isinstance(made, str):
+            raise BadInput(made)
+        executable, started = made.result(), time.perf_counter()
+        inputs = {name: put(value) for name, value in segment.inputs.items()}
+        scalars = plan.traced(block.segment, block.places)
+        executable, outputs = _fitting(executable, len(block), scalars, inputs)
+        if executable is not made.result():
+            compiled[segment.signature] = _done(executable)
     except BadInput as refusal:
         reason = str(refusal)
     except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
         reason = program.reason(error)
     rows = render(block, outputs, reason)
     return Result(block, executable, outputs, reason, rows, started, time.perf_counter())
+
+
+def _fitting(
+    executable: Program, count: int, scalars: Mapping[str, np.ndarray], inputs: Mapping[str, object]
+) -> tuple[Program, dict[str, np.ndarray]]:
+    """The outputs of some runs, by a program of half the capacity as often as the device's memory asks for it.
+
+    The lanes stay as they are, for the bits depend on them. Raises BadInput where those alone do not fit.
+    """
+    try:
+        size = executable.traced.capacity
+        cuts = [slice(start, start + size) for start in range(0, count, size)]
+        parts = [
+            program.call(executable, len(range(count)[cut]), {n: v[cut] for n, v in scalars.items()}, dict(inputs))
+            for cut in cuts
+        ]
+        return executable, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except program.OutOfMemory as error:
+        smaller = program.halved(executable)
+        if smaller is None:
+            lanes = executable.traced.lanes
+            wanted = f"{executable.bytes:,} bytes for {lanes} {'run' if lanes == 1 else 'runs at once'}"
+            raise BadInput(f"the device's memory cannot hold {wanted}: {program.reason(error)}") from error
+        return _fitting(smaller, count, scalars, inputs)
+
+
+def _done(executable: Program) -> Future[Program]:
+    future: Future[Program] = Future()
+    future.set_result(executable)
+    return future

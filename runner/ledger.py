@@ -28,9 +28,19 @@ class Ledger:
     """The groups of a plan in the order of the table, with the runs in a block and what each has taken."""
 
     plan: Plan
+    missing_of: Sequence[int]
+    """Runs to be made of each segment."""
     groups: Groups
     sizes: Mapping[str, int]
     spent: Mapping[str, Spent]
+
+    @property
+    def missing(self) -> int:
+        return sum(self.missing_of)
+
+    @property
+    def runs(self) -> int:
+        return sum(spent.runs for spent in self.spent.values())
 
     @property
     def failed(self) -> int:
@@ -41,9 +51,9 @@ class Ledger:
         return [spent.reason for spent in self.spent.values() if spent.reason]
 
 
-def opened(plan: Plan, groups: Groups, sizes: Mapping[str, int]) -> Ledger:
-    """The ledger of a plan before its first block."""
-    return Ledger(plan, groups, sizes, {signature: Spent() for signature in groups})
+def opened(plan: Plan, missing: Sequence[int], groups: Groups, sizes: Mapping[str, int]) -> Ledger:
+    """The ledger of a plan before its first block; `missing` are the runs to be made of each segment."""
+    return Ledger(plan, missing, groups, sizes, {signature: Spent() for signature in groups})
 
 
 def entered(ledger: Ledger, result: Result) -> Ledger:
@@ -66,8 +76,9 @@ def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
     header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]
     rows = []
     for number, (signature, group) in enumerate(ledger.groups.items()):
-        task, runs, static, inputs = _described(ledger.plan, signature)
-        blocks = len(ledger.plan.groups[signature]) * -(-ledger.plan.runs_per_segment // ledger.sizes[signature])
+        task, runs, static, inputs = _described(ledger, signature)
+        members = ledger.plan.groups[signature]
+        blocks = sum(-(-ledger.missing_of[member] // ledger.sizes[signature]) for member in members)
         if isinstance(group, Traced):
             rows.append([number, task, runs, static, inputs, group.lanes, ledger.sizes[signature], blocks, group.bytes])
         else:
@@ -75,12 +86,12 @@ def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
     return header, rows
 
 
-def _described(plan: Plan, signature: str) -> tuple[str, int, str, str]:
-    members = plan.groups[signature]
-    segment = plan.study.segments[members[0]]
+def _described(ledger: Ledger, signature: str) -> tuple[str, int, str, str]:
+    members = ledger.plan.groups[signature]
+    segment = ledger.plan.study.segments[members[0]]
     static = " ".join(f"{name}={value}" for name, value in segment.static.items())
     inputs = " ".join(f"{name}={value}" for name, value in segment.inputs.items())
-    return segment.task.name, len(members) * plan.runs_per_segment, static, inputs
+    return segment.task.name, sum(ledger.missing_of[member] for member in members), static, inputs
 
 
 COLUMNS = (
@@ -95,7 +106,7 @@ def text(ledger: Ledger, devices: Sequence[str]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number, (signature, spent) in enumerate(ledger.spent.items()):
-        task, runs, static, inputs = _described(ledger.plan, signature)
+        task, runs, static, inputs = _described(ledger, signature)
         took = [round(spent.seconds, 6), round(spent.runs / spent.seconds, 1) if spent.seconds else ""]
         made = _program(ledger, signature, devices)
         writer.writerow([number, task, static, inputs, runs, spent.failed, *made, *took, spent.reason or ""])
@@ -106,5 +117,6 @@ def _program(ledger: Ledger, signature: str, devices: Sequence[str]) -> list[Any
     program = ledger.spent[signature].program
     if program is None:
         return [""] * 6
-    size, traced = ledger.sizes[signature], program.traced
+    traced = program.traced
+    size = min(ledger.sizes[signature], traced.capacity)  # less than planned where the device's memory asked for it
     return [traced.lanes, size, " ".join(devices), program.bytes, program.cache_hit, round(program.compile_seconds, 6)]

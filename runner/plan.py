@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,18 +56,32 @@ class Study:
     """Runs in a block; None follows the rule of `runner.program`."""
     threads: int | None = None
     """Threads that work through blocks; None takes one for each core."""
+    left_out: int = 0
+    """Runs that were asked for more than once."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Runs `start` to `stop` of the whole table, all of one segment."""
+    """Runs of one segment: their places in the product of the axes, int64 `(runs,)`, and the first one's number."""
 
     segment: int
-    start: int
-    stop: int
+    places: np.ndarray
+    first: int
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.places)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of each run in the table."""
+        return np.arange(self.first, self.first + len(self))
+
+
+Left = Callable[[int, np.ndarray], np.ndarray]
+"""Which of a segment's places are still to be run, as booleans."""
+
+CHUNK = 65536
+"""Places that are looked at together; not a block, which is never larger than its program."""
 
 
 @dataclass(frozen=True)
@@ -96,30 +110,51 @@ class Plan:
             groups.setdefault(segment.signature, []).append(index)
         return groups
 
-    def blocks(self, sizes: Mapping[str, int]) -> Iterator[Block]:
-        """The runs in order, cut so that no block is larger than its group's size."""
+    def blocks(self, sizes: Mapping[str, int], left: Left | None = None, first: int = 0) -> Iterator[Block]:
+        """The runs that are left, in order and numbered from `first`, no block larger than its group's size."""
         for index, segment in enumerate(self.study.segments):
-            first, size = index * self.runs_per_segment, sizes[segment.signature]
-            for start in range(0, self.runs_per_segment, size):
-                yield Block(index, first + start, first + min(start + size, self.runs_per_segment))
+            size = sizes.get(segment.signature, CHUNK)  # a group without a size has no run left
+            for places in _cut(self._left(index, left), size):
+                yield Block(index, places, first)
+                first += len(places)
 
-    def positions(self, block: Block) -> tuple[np.ndarray, ...]:
-        """The place of each of the block's runs on each axis."""
-        first = block.segment * self.runs_per_segment
-        return np.unravel_index(np.arange(block.start - first, block.stop - first), self.shape) if self.shape else ()
+    def count(self, left: Left) -> list[int]:
+        """How many runs of each segment are left."""
+        return [sum(map(len, self._left(index, left))) for index in range(len(self.study.segments))]
 
-    def traced(self, block: Block) -> dict[str, np.ndarray]:
-        """The values of the traced scalars for each run of the block, uint32 or float32 `(runs,)`."""
-        segment = self.study.segments[block.segment]
+    def _left(self, segment: int, left: Left | None) -> Iterator[np.ndarray]:
+        for start in range(0, self.runs_per_segment, CHUNK):
+            places = np.arange(start, min(start + CHUNK, self.runs_per_segment))
+            yield places if left is None else places[left(segment, places)]
+
+    def positions(self, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The places of runs on each axis."""
+        return np.unravel_index(places, self.shape) if self.shape else ()
+
+    def traced(self, segment: int, places: np.ndarray) -> dict[str, np.ndarray]:
+        """The values of the traced scalars of a segment's runs, uint32 or float32 `(runs,)`."""
         varying = {
             name: column[position]
-            for axis, position in zip(self.study.axes, self.positions(block), strict=True)
+            for axis, position in zip(self.study.axes, self.positions(places), strict=True)
             for name, column in axis.columns.items()
         }
+        task, bases = self.study.segments[segment].task, self.study.segments[segment].traced
         return {
-            name: varying[name] if name in varying else np.full(len(block), base, scalar_dtype(segment.task, name))
-            for name, base in segment.traced.items()
+            name: varying[name] if name in varying else np.full(len(places), base, scalar_dtype(task, name))
+            for name, base in bases.items()
         }
+
+
+def _cut(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same places, `size` at a time."""
+    rest = np.empty(0, dtype=np.int64)
+    for chunk in chunks:
+        rest = np.concatenate([rest, chunk]) if len(rest) else chunk
+        whole = len(rest) // size * size
+        yield from (rest[start : start + size] for start in range(0, whole, size))
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
 
 
 def scalar_dtype(task: Task, name: str) -> type[np.generic]:

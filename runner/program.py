@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _bytes(variables: Sequence[Any]) -> int:
 def _live_bytes(jaxpr: Jaxpr) -> int:
     """The most bytes that one run's intermediate values take at once, were each equation computed in turn."""
     last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, Literal)}
-    own = {v for eqn in jaxpr.eqns for v in eqn.outvars} - set(jaxpr.outvars)
+    own = {v for eqn in jaxpr.eqns for v in eqn.outvars} - {v for v in jaxpr.outvars if not isinstance(v, Literal)}
     alive = peak = 0
     for i, eqn in enumerate(jaxpr.eqns):
         alive += _bytes(eqn.outvars)
@@ -244,12 +244,30 @@ def _program_bytes(executable: Any) -> int:
 def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> dict[str, np.ndarray]:
     """The outputs `(n, …)` of n runs with scalars `(n,)`; n is at most the program's capacity.
 
+    Raises OutOfMemory where the device has no room.
+
     Rows beyond n repeat the last run: a lane that no run needs must not be the one whose loop never ends.
     """
     capacity = program.traced.capacity
     padded = {name: np.pad(column, (0, capacity - n), mode="edge") for name, column in scalars.items()}
-    outputs = program.executable(np.int32(n), padded, inputs)
-    return {output.name: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
+    try:
+        outputs = program.executable(np.int32(n), padded, inputs)
+        return {output.name: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
+            raise OutOfMemory(str(error)) from error
+        raise
+
+
+class OutOfMemory(Exception):
+    """The device has no room for a program's arrays."""
+
+
+def halved(program: Program) -> Program | None:
+    """A program of half the capacity and the same lanes, or None if there is no smaller one."""
+    traced = program.traced
+    steps = traced.capacity // traced.lanes
+    return compile(replace(traced, capacity=steps // 2 * traced.lanes)) if steps > 1 else None
 
 
 def put(description: arrays.Input) -> jax.Array:

@@ -1,21 +1,26 @@
-"""A study's folder: its files and its records."""
+"""A study's folder: its files, its lock, and what may be done with it as a whole."""
 
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from runner.errors import BadInput, StudyFailed
+
 LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
-HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml")
-"""What Hydra writes before a study begins."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,10 @@ class Folder:
         return self.path / "results.csv"
 
     @property
+    def record(self) -> Path:
+        return self.path / "study.json"
+
+    @property
     def programs(self) -> Path:
         return self.path / "programs.csv"
 
@@ -37,38 +46,100 @@ class Folder:
         return self.path / "environment.json"
 
     @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def holder(self) -> Path:
+        return self.path / ".holder.json"
+
+    @property
     def shown(self) -> str:
         """The path of the table as it is shortest to type."""
         relative = os.path.relpath(self.results)
         return str(self.results) if relative.startswith("..") else relative
 
 
+@contextmanager
+def held(folder: Folder) -> Iterator[None]:
+    """Keeps other processes off the study. The system lets go of the lock when its holder ends, however it ends.
+
+    Raises BadInput that says who holds it.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(f"{folder.path} is in use by {_holder(folder)}") from error
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write(folder.holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
+        yield
+    finally:
+        folder.holder.unlink(missing_ok=True)
+        lock.release()
+        if not folder.record.exists():
+            folder.lock.unlink(missing_ok=True)
+
+
+def _holder(folder: Folder) -> str:
+    try:
+        holder = json.loads(folder.holder.read_text())
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
 def discard(folder: Folder) -> None:
-    """Removes what Hydra wrote of a study that has no results; anything else stays, and its folder with it."""
-    if folder.results.exists():
-        return
-    for name in HYDRA:
-        (folder.path / name).unlink(missing_ok=True)
-    for path in (folder.path / ".hydra", folder.path):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    """Removes the folder of a study that was never begun, if nothing else is in it."""
+    if folder.path.is_dir() and not any(folder.path.iterdir()):
+        folder.path.rmdir()
+
+
+def set_aside(folder: Folder) -> Path | None:
+    """Moves what is in the folder into another one beside it, and tells which; None if it is empty."""
+    content = [path for path in folder.path.iterdir() if path not in (folder.lock, folder.holder)]
+    if not content:
+        return None
+    aside = _free(folder.path, "old")
+    aside.mkdir()
+    for path in content:
+        shutil.move(path, aside / path.name)
+    return aside
+
+
+def sibling(folder: Folder) -> Folder:
+    """A folder of the same name with a number, that is not there yet."""
+    return Folder(_free(folder.path, "fork"))
+
+
+def _free(path: Path, word: str) -> Path:
+    return next(free for number in count(1) if not (free := path.with_name(f"{path.name}.{word}{number}")).exists())
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a record whole: to a temporary name, then renamed."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    """Writes a record whole: to a temporary name, then renamed. Raises StudyFailed if the disk refuses."""
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            name = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        raise StudyFailed(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
 
 
 def environment(devices: Iterable[str]) -> dict[str, Any]:
     """What the results depend on beside their values: versions, machine and devices."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": sys.orig_argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -91,3 +162,10 @@ def _versions() -> Mapping[str, str]:
 def write_environment(folder: Folder, record: Mapping[str, Any]) -> None:
     """Writes `environment.json`."""
     write(folder.environment, json.dumps(record, indent=2) + "\n")
+
+
+def write_config(folder: Folder, texts: Mapping[str, str]) -> None:
+    """Writes what was composed into `.hydra/`, where Hydra would have put it, once the study is accepted."""
+    (folder.path / ".hydra").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write(folder.path / ".hydra" / name, text)

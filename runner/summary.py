@@ -1,12 +1,13 @@
 """Per point the count, mean and standard deviation over the seeds, gathered block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from runner.extent import Extent, Values
 from runner.plan import Block, Plan, Segment
 from runner.task import Output
 
@@ -48,7 +49,7 @@ class Points:
 
     def numbers(self, block: Block) -> np.ndarray:
         """The point of each run of the block, int64 `(runs,)`."""
-        positions = self.plan.positions(block)
+        positions = self.plan.positions(block.places)
         within = np.zeros(len(block), dtype=np.int64)
         if self.shape:
             within = np.ravel_multi_index([positions[i] for i in self.axes], self.shape)
@@ -80,6 +81,11 @@ class Summary:
     count: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
+
+    def has(self, segment: int, output: str) -> bool:
+        """Whether the task of a segment returns an output, as far as its YAML tells."""
+        names = self.points.plan.study.segments[segment].task.outputs
+        return not names or output in names
 
     @property
     def deviation(self) -> np.ndarray:
@@ -114,6 +120,20 @@ def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None
         if name in outputs and outputs[name].ndim == 1:
             values[:, i], given[:, i] = outputs[name][shown], 1
     return _merge(replace(summary, values=summary.values + _sums(summary, numbers, given)), numbers, values)
+
+
+def add_table(summary: Summary, extent: Extent, batches: Iterable[tuple[str, Values, Values]]) -> Summary:
+    """The summary with the runs of a table that belong to its plan; `extent` is that plan's."""
+    for key, traced, outputs in batches:
+        count = len(next(iter([*traced.values(), *outputs.values()]), ()))
+        found = extent.find(key, traced, count)
+        segments, within = np.divmod(found, max(1, extent.runs_per_part))
+        for segment in np.unique(segments[found >= 0]):
+            here = (found >= 0) & (segments == segment)
+            block = Block(int(segment), within[here], 0)
+            has = {output: values[here] for output, values in outputs.items() if summary.has(int(segment), output)}
+            summary = add(summary, block, has)
+    return summary
 
 
 def _merge(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> Summary:

@@ -1,8 +1,10 @@
 """The table: one row per run, in `results.csv`; the only owner of its format."""
 
 import csv
+import errno
 import io
 import json
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from runner.errors import BadInput, StudyFailed
-from runner.plan import Block, Plan
-from runner.task import Output
+from runner.extent import Extent, Part
+from runner.plan import Block, Plan, Segment, scalar_dtype
+from runner.task import Built, Output
 
 SYNC_SECONDS = 1.0
 """Rows reach the disk at least this often: what a power cut may cost."""
@@ -27,93 +30,62 @@ _PLAIN = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
 @dataclass(frozen=True)
-class Table:
-    """The columns of a study's table, and how a block becomes rows.
+class Columns:
+    """What a table has: its parameters with their types, and the outputs; fixed when the table is made.
 
-    `run`, `task`, the swept config groups, the parameters in the order of the signature, the outputs,
-    `status` (`ok`, `nonfinite`, `failed`) and the `reason` of a failure. A scalar is written with the
-    shortest digits that read back to the same float32, an array as a JSON list.
+    `run`, `task`, the parameters in the order of the signature after the swept config groups, the outputs,
+    `status` (`ok`, `nonfinite`, `failed`) and the `reason` of a failure. The type of a parameter is a NumPy
+    dtype, `text` or `json`.
     """
 
-    plan: Plan
-    columns: tuple[str, ...]
+    parameters: Mapping[str, str]
+    outputs: tuple[Output, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("run", "task", *self.parameters, *(output.name for output in self.outputs), "status", "reason")
 
     @property
     def header(self) -> bytes:
         line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(self.columns)
+        csv.writer(line, lineterminator="\n").writerow(self.names)
         return line.getvalue().encode()
 
-    def rows(self, block: Block, outputs: Mapping[str, np.ndarray] | None, reason: str | None) -> bytes:
-        """The block as lines of CSV."""
-        count = len(block)
-        segment = self.plan.study.segments[block.segment]
-        static = {name: value for name, value in segment.static.items() if _is_shown(value)}
-        cells = {name: _repeat(value, count) for name, value in {**segment.swept, **static}.items()}
-        cells |= {name: pa.array(values) for name, values in self.plan.traced(block).items()}
-        cells["run"] = pa.array(np.arange(block.start, block.stop))
-        cells["task"] = _repeat(segment.task.name, count)
-        cells |= {name: _cells(values) for name, values in (outputs or {}).items()}
-        cells["status"] = _repeat("failed", count) if outputs is None else _status(outputs, count)
-        cells["reason"] = _repeat(reason, count)
-        lines = pa.table([cells.get(name, pa.nulls(count)) for name in self.columns], names=list(self.columns))
-        sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(lines, sink, _PLAIN)
-        return sink.getvalue().to_pybytes()
 
-
-def table(plan: Plan, outputs: Sequence[Output]) -> Table:
-    """The table of a plan whose groups give these outputs. Raises BadInput where two columns share a name."""
-    parameters: dict[str, None] = {}
-    choices: dict[str, None] = {}
+def parameters(plan: Plan) -> dict[str, str]:
+    """The columns that a plan needs for its parameters, with their types."""
+    types: dict[str, set[str]] = {}
+    choices: dict[str, set[str]] = {}
     for segment in plan.study.segments:
         for name in segment.task.names:
-            parts = [key for key in segment.swept if key.startswith(f"{name}.")]
             own = name in segment.traced or name in segment.swept or _is_shown(segment.static.get(name, segment))
-            parameters |= dict.fromkeys([name, *parts] if own else parts)
-        choices |= dict.fromkeys(key for key in segment.swept if key not in (*segment.task.names, "task"))
-    choices = {name: None for name in choices if name not in parameters}
-    names = dict.fromkeys(output.name for output in outputs)
-    columns = ["run", "task", *choices, *parameters, *names, "status", "reason"]
-    twice = [name for name in columns if columns.count(name) > 1]
+            parts = [key for key in segment.swept if key.startswith(f"{name}.")]
+            for column in [name, *parts] if own else parts:
+                types.setdefault(column, set()).add(_type(segment, column))
+        for key in segment.swept:
+            if key not in ("task", *types):
+                choices.setdefault(key, set()).add("text")
+    merged = {name: kinds for name, kinds in choices.items() if name not in types} | types
+    return {name: kinds.pop() if len(kinds) == 1 else "text" for name, kinds in merged.items()}
+
+
+def columns(parameters: Mapping[str, str], outputs: Sequence[Output]) -> Columns:
+    """The columns of a table. Raises BadInput where two of them share a name."""
+    made = Columns(parameters, tuple({output.name: output for output in outputs}.values()))
+    twice = [name for name in made.names if made.names.count(name) > 1]
     if twice:
-        raise BadInput(f"two columns of the table would be named {twice[0]!r}; the columns are: {', '.join(columns)}")
-    return Table(plan, tuple(columns))
+        raise BadInput(
+            f"two columns of the table would be named {twice[0]!r}; the columns are: {', '.join(made.names)}"
+        )
+    return made
 
 
-@contextmanager
-def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
-    """Creates the table and gives the function that appends rows to it; all is on disk when the block ends.
-
-    Raises BadInput if there is a table already, which is never written over, or none can be made, and
-    StudyFailed if it can no longer be written.
-    """
-    try:
-        file = path.open("xb")
-    except FileExistsError as error:
-        raise BadInput(f"{path.parent} has its results already; give the study another name") from error
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from error
-    synced = time.monotonic()
-
-    def sync() -> None:
-        nonlocal synced
-        file.flush()
-        os.fsync(file.fileno())
-        synced = time.monotonic()
-
-    def append(rows: bytes) -> None:
-        file.write(rows)
-        if time.monotonic() - synced > SYNC_SECONDS:
-            sync()
-
-    try:
-        with file:
-            append(header)
-            yield append
-            sync()
-    except OSError as error:
-        raise StudyFailed(f"cannot go on writing {path}: {error.strerror}") from error
+def _type(segment: Segment, column: str) -> str:
+    if column in segment.traced:
+        return scalar_dtype(segment.task, column).__name__
+    value = cell(segment, column)
+    kinds = {bool: "bool", int: "int64", float: "float64", tuple: "json"}
+    return kinds.get(type(value), "text")
 
 
 def _is_shown(value: Any) -> bool:
@@ -121,10 +93,76 @@ def _is_shown(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | tuple)
 
 
+def cell(segment: Segment, column: str) -> Any:
+    """The static value that a segment has in a column: also of a part of an input that is not swept this time."""
+    if column == "task":
+        return segment.task.name
+    if column in segment.static and _is_shown(segment.static[column]):
+        return segment.static[column]
+    if column in segment.swept:
+        return segment.swept[column]
+    name, _, path = column.partition(".")
+    if name in segment.inputs:
+        return getattr(segment.inputs[name], path, None)
+    built = segment.static.get(name)
+    return _within(json.loads(built.text), path) if isinstance(built, Built) else None
+
+
+def _within(values: Any, path: str) -> Any:
+    for name in path.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _static_cells(segment: Segment, columns: Columns) -> dict[str, Any]:
+    return {name: cell(segment, name) for name in ("task", *columns.parameters) if name not in segment.traced}
+
+
+def extent(plan: Plan, columns: Columns) -> Extent:
+    """The plan as its rows are told apart in the table."""
+    varying = {name for axis in plan.study.axes for name in axis.columns}
+    parts = []
+    for segment in plan.study.segments:
+        base = {name: value for name, value in segment.traced.items() if name not in varying}
+        parts.append(Part(_key(_static_cells(segment, columns)), base))
+    return Extent(tuple(parts), tuple(axis.columns for axis in plan.study.axes), plan.runs)
+
+
+def _key(cells: Mapping[str, Any]) -> str:
+    return json.dumps([[name, _text(value)] for name, value in cells.items() if value not in (None, "")])
+
+
+def _text(value: Any) -> str:
+    """A cell as `results.csv` has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, default=str) if isinstance(value, tuple) else str(value)
+
+
+def rows(
+    plan: Plan, columns: Columns, block: Block, outputs: Mapping[str, np.ndarray] | None, reason: str | None
+) -> bytes:
+    """A block as lines of CSV.
+
+    A scalar has the shortest digits that read back to the same float32, an array is a JSON list.
+    """
+    count, segment = len(block), plan.study.segments[block.segment]
+    cells = {name: _repeat(value, count) for name, value in _static_cells(segment, columns).items()}
+    cells |= {name: pa.array(values) for name, values in plan.traced(block.segment, block.places).items()}
+    cells["run"] = pa.array(block.numbers)
+    cells |= {name: _cells(values) for name, values in (outputs or {}).items()}
+    cells["status"] = _repeat("failed", count) if outputs is None else _status(outputs, count)
+    cells["reason"] = _repeat(reason, count)
+    lines = pa.table([cells.get(name, pa.nulls(count)) for name in columns.names], names=list(columns.names))
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(lines, sink, _PLAIN)
+    return sink.getvalue().to_pybytes()
+
+
 def _repeat(value: Any, count: int) -> pa.Array:
-    if isinstance(value, tuple):
-        value = json.dumps(value, default=str)
-    return pa.nulls(count) if value is None else pa.repeat(value if _is_shown(value) else str(value), count)
+    if value is None:
+        return pa.nulls(count)
+    return pa.repeat(value if isinstance(value, bool | int | float) else _text(value), count)
 
 
 def _cells(values: np.ndarray) -> pa.Array:
@@ -154,3 +192,128 @@ def _status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
         if values.dtype.kind in "fV":
             finite &= np.isfinite(values.reshape(count, -1)).all(axis=1)
     return pa.repeat("ok", count) if finite.all() else pa.array(np.where(finite, "ok", "nonfinite"))
+
+
+@contextmanager
+def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
+    """The function that appends rows to the table, which is made where there is none.
+
+    All is on disk when the block ends. Raises BadInput if the table cannot be opened, and StudyFailed if it
+    can no longer be written.
+    """
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+    synced = time.monotonic()
+
+    def sync() -> None:
+        nonlocal synced
+        file.flush()
+        os.fsync(file.fileno())
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise OSError(errno.ENOENT, "the file is gone")
+        synced = time.monotonic()
+
+    def append(rows: bytes) -> None:
+        file.write(rows)
+        if time.monotonic() - synced > SYNC_SECONDS:
+            sync()
+
+    try:
+        with file:
+            if file.tell() == 0:
+                append(header)
+            yield append
+            sync()
+    except OSError as error:
+        raise StudyFailed(
+            f"cannot go on writing {path}: {error.strerror}; the same command goes on from there"
+        ) from error
+
+
+def recover(path: Path, columns: Columns) -> tuple[int, dict[str, str], int]:
+    """Cuts a table back to its last whole row: the rows, the last one's cells, and the bytes that were cut.
+
+    A write that was torn leaves half a line, or zeros where the disk was given space but no content.
+    Raises BadInput if the table is not that of these columns.
+    """
+    if not path.exists():
+        return 0, {}, 0
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        end, last = _whole(file, size) if size else (0, b"")
+        if end and file.read(len(columns.header)) != columns.header:
+            raise BadInput(f"{path} does not begin with the columns of this study: {columns.header.decode().strip()}")
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    if end and last == b"":
+        return 0, {}, size - end
+    cells = dict(zip(columns.names, next(csv.reader([last.decode()]), []), strict=False))
+    if end == 0:
+        return 0, {}, size
+    if len(cells) != len(columns.names) or not cells["run"].isdigit():
+        raise BadInput(f"{path} does not end as a table of this study does: {last[:60].decode()!r}")
+    return int(cells["run"]) + 1, cells, size - end
+
+
+def _whole(file: Any, size: int) -> tuple[int, bytes]:
+    """Where the last whole line ends, and that line; empty if it is the header or there is none."""
+    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
+        zero = content.find(b"\0")
+        end = content.rfind(b"\n", 0, size if zero < 0 else zero) + 1
+        start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+        return end, content[start:end].rstrip(b"\n") if start else b""
+
+
+def place(extent: Extent, columns: Columns, cells: Mapping[str, str]) -> int:
+    """The place of a row in an extent, by the text of its cells; -1 if it is not in it."""
+    return int(extent.find(*_run(columns, cells), 1)[0])
+
+
+def _run(columns: Columns, cells: Mapping[str, str]) -> tuple[str, dict[str, np.ndarray]]:
+    traced = {n: kind for n, kind in columns.parameters.items() if kind in ("uint32", "float32") and cells[n] != ""}
+    static = {name: cells[name] for name in ("task", *columns.parameters) if name not in traced}
+    return _key(static), {name: np.array([cells[name]]).astype(kind) for name, kind in traced.items()}
+
+
+def batches(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """The table read back, some rows at a time: the key of their static cells, their traced values, their scalars."""
+    scalars = [output.name for output in columns.outputs if output.shape == ()]
+    kinds = {name: pa.string() for name in ("task", "status", *columns.parameters)}
+    kinds |= {name: pa.from_numpy_dtype(kind) for name, kind in columns.parameters.items() if kind in _TRACED}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=kinds | {o.name: _stored(o) for o in columns.outputs if o.shape == ()},
+        include_columns=[*kinds, *scalars],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
+    reading = pyarrow.csv.ReadOptions(block_size=1 << 24)
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, reading, parsing, convert) as reader:
+        for batch in reader:
+            yield from _keyed(batch.to_pandas(), columns, scalars)
+
+
+_TRACED = ("uint32", "float32")
+
+
+def _stored(output: Output) -> pa.DataType:
+    """The type in which a scalar was written: bfloat16 and float16 are exact in float32."""
+    return (
+        pa.float32() if output.dtype.kind in "fV" and output.dtype.itemsize < 8 else pa.from_numpy_dtype(output.dtype)
+    )
+
+
+def _keyed(frame: Any, columns: Columns, scalars: Sequence[str]) -> Iterator[Any]:
+    static = ["task", *(name for name, kind in columns.parameters.items() if kind not in _TRACED)]
+    keys = [*static, "status"]
+    traced = [name for name, kind in columns.parameters.items() if kind in _TRACED]
+    for cells, group in frame.groupby(keys, dropna=False, sort=False):
+        *cells, status = cells
+        given = {name: text if isinstance(text, str) else None for name, text in zip(static, cells, strict=True)}
+        has = {name: group[name].to_numpy() for name in traced if group[name].notna().all()}
+        values = {name: column.astype(columns.parameters[name]) for name, column in has.items()}
+        yield _key(given), values, {} if status == "failed" else {name: group[name].to_numpy() for name in scalars}

@@ -18,9 +18,11 @@ def test_a_single_run_writes_its_row_and_shows_it(toy):
     assert "same_seed" in called.out
     assert sorted(p.name for p in called.folder.iterdir()) == [
         ".hydra",
+        ".lock",
         "environment.json",
         "programs.csv",
         "results.csv",
+        "study.json",
     ]
 
 
@@ -222,12 +224,3 @@ def test_hydras_own_sweeper_still_works(toy, tmp_path):
     assert called.status == 0
     tables = sorted(called.folder.glob("*/results.csv"))
     assert [pd.read_csv(path)["same_seed"].tolist() for path in tables] == [[1], [2]]
-
-
-def test_a_table_is_never_written_over(toy):
-    first = toy("task=line", "study=mine")
-    again = toy("task=line", "study=mine", "slope=9")
-    assert first.folder.name == "mine"
-    assert again.status == 2
-    assert "outputs/mine has its results already; give the study another name" in again.err
-    assert first.frame["slope"].tolist() == [1]

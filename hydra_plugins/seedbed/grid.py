@@ -4,7 +4,6 @@ Hydra executes this module twice, so it holds the plugin's shell and nothing wit
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -12,7 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from runner import sweep
 
@@ -53,8 +52,6 @@ class GridSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
         returned = launcher.launch([job], initial_job_idx=0)
         for each in returned:
             if each.status is JobStatus.FAILED:

@@ -1,0 +1,222 @@
+"""What a study is: the record beside its table, by which a later call knows what is there and what contradicts it."""
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from runner import extent, summary, table
+from runner.errors import BadInput
+from runner.extent import Extent
+from runner.plan import Left, Plan, Segment
+from runner.summary import Summary
+from runner.table import Columns
+from runner.task import Built, Output, Task
+
+FORMAT = 1
+DECIDING = ("jax", "jaxlib", "flax")
+"""Libraries whose versions may change the bits of a result."""
+NO_COLUMN = "the table has no column"
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The columns of a study's table, the facts that its rows share, and the runs that its calls added.
+
+    `accepted` are the differences that the user took into the bargain, in words.
+    """
+
+    columns: Columns
+    facts: Facts
+    extents: tuple[Extent, ...]
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Past:
+    """A study as it is found: its record, if there is one, and the rows of its table; `cut` bytes were none."""
+
+    record: Record | None
+    path: Path
+    rows: int = 0
+    cut: int = 0
+
+    def left(self, plan: Plan) -> Left | None:
+        """Which places of the plan's segments have no row yet; None where no run has one."""
+        if self.record is None or not self.record.extents:
+            return None
+        parts, extents = table.extent(plan, self.record.columns).parts, self.record.extents
+        return lambda segment, places: (
+            ~extent.contains(extents, parts[segment].key, plan.traced(segment, places), len(places))
+        )
+
+    def missing(self, plan: Plan) -> list[int]:
+        """How many runs of each segment have no row yet."""
+        left = self.left(plan)
+        return plan.count(left) if left else [plan.runs_per_segment] * len(plan.study.segments)
+
+    def summed(self, empty: Summary, plan: Plan) -> Summary:
+        """The summary of those of the plan's runs that have their row."""
+        if self.record is None or not self.rows:
+            return empty
+        columns = self.record.columns
+        return summary.add_table(empty, table.extent(plan, columns), table.batches(self.path, columns))
+
+
+def past(path: Path, results: Path) -> Past:
+    """The study that is there. Raises BadInput for a table without a record, and for a damaged one."""
+    record = read(path)
+    if record is None:
+        if results.exists():
+            raise BadInput(f"{results} is there, but {path.name} beside it is not; give the study another name")
+        return Past(None, results)
+    rows, last, cut = table.recover(results, record.columns)
+    extents = list(record.extents) if rows else []
+    while extents:
+        place = table.place(extents[-1], record.columns, last)
+        if place >= 0:
+            extents[-1] = replace(extents[-1], stop=place + 1)
+            break
+        extents.pop()
+    if rows and not extents:
+        raise BadInput(f"the last row of {results}, run {rows - 1}, is none of the study's runs")
+    return Past(replace(record, extents=tuple(extents)), results, rows, cut)
+
+
+def facts(plan: Plan, devices: Sequence[str]) -> Facts:
+    """What is in no column and yet decides a result: versions, device, lanes, code, and the values of inputs."""
+    columns = table.parameters(plan)
+    known: dict[str, Any] = {f"the version of {name}": metadata.version(name) for name in DECIDING}
+    known |= {"the kind of device": " ".join(devices), "lanes": plan.study.lanes or "auto"}
+    for segment in plan.study.segments:
+        chosen = [f"{key}={value}" for key, value in segment.swept.items() if _is_choice(key, segment)]
+        of = " ".join([segment.task.name, *chosen])
+        known |= {f"{of}: {name}": value for name, value in _values(segment, columns).items()}
+        known[f"the code of task {segment.task.name}"] = _code(segment.task)
+    return known
+
+
+def _is_choice(key: str, segment: Segment) -> bool:
+    """Whether a swept key is an option of a config group, which may decide values that are in no column."""
+    return key != "task" and "." not in key and key not in (*segment.traced, *segment.static)
+
+
+def _values(segment: Segment, columns: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {"outputs": list(segment.task.outputs)}
+    for name, given in segment.inputs.items():
+        for field in ("shape", "dtype", "fill", "seed", "values", "file"):
+            values[f"{name}.{field}"] = getattr(given, field)
+        if given.file is not None:
+            values[f"content of {name}.file={given.file}"] = _digest(Path(given.file).read_bytes())
+    for name, static in segment.static.items():
+        if isinstance(static, Built) and not any(column.partition(".")[0] == name for column in columns):
+            values[name] = static.text
+    return json.loads(json.dumps({name: value for name, value in values.items() if name not in columns}))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _code(task: Task) -> str:
+    """A digest of the source of the task's module, and of the modules of its package that it uses."""
+    home = inspect.getmodule(task.function)
+    seen: dict[str, bytes] = {}
+    if home is not None:
+        _collect(home, home.__name__.partition(".")[0], seen)
+    return _digest(b"\0".join(seen[name] for name in sorted(seen)))
+
+
+def _collect(module: ModuleType, package: str, seen: dict[str, bytes]) -> None:
+    file = getattr(module, "__file__", None)
+    if module.__name__ in seen or module.__name__.partition(".")[0] != package or not file:
+        return
+    seen[module.__name__] = Path(file).read_bytes()
+    for value in list(vars(module).values()):
+        used = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+        if isinstance(used, ModuleType):
+            _collect(used, package, seen)
+
+
+def differences(past: Past, plan: Plan, facts: Facts) -> list[str]:
+    """Where a call contradicts what is there, each with both sides."""
+    if past.record is None:
+        return []
+    there, has = past.record.facts, past.record.columns.parameters
+    found = [f"{n} was {there[n]!r}, is {facts[n]!r}" for n in facts if n in there and there[n] != facts[n]]
+    missing = [name for name in table.parameters(plan) if name not in has]
+    return [*found, *([f"{NO_COLUMN} {', '.join(missing)}; it has: {', '.join(has)}"] if missing else [])]
+
+
+def accepted(past: Past, facts: Facts, found: Sequence[str], *, accept: bool) -> Past:
+    """The study with its differences taken into the bargain. Raises BadInput where they are not, or cannot be."""
+    assert past.record is not None
+    can_accept = not any(line.startswith(NO_COLUMN) for line in found)
+    if not (accept and can_accept):
+        ways = ["study=…", "on_mismatch=fork", *(["on_mismatch=accept"] if can_accept else []), "overwrite=true"]
+        raise BadInput(f"{past.path.parent} is another study: {'; '.join(found)}. Ways out: {', '.join(ways)}")
+    record = replace(past.record, facts={**past.record.facts, **facts}, accepted=(*past.record.accepted, *found))
+    return replace(past, record=record)
+
+
+def extended(past: Past, plan: Plan, outputs: Sequence[Output], facts: Facts) -> Record:
+    """The record with the runs of one more call; the same product again takes the place of its unfinished self.
+
+    Raises BadInput where the table has no column for an output.
+    """
+    before = past.record
+    if before is None:
+        columns = table.columns(table.parameters(plan), outputs)
+        return Record(columns, facts, (table.extent(plan, columns),))
+    has = [output.name for output in before.columns.outputs]
+    for output in outputs:
+        if output.name not in has:
+            raise BadInput(f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name")
+    added = table.extent(plan, before.columns)
+    same = bool(before.extents) and extent.same_product(before.extents[-1], added)
+    extents = (*(before.extents[:-1] if same else before.extents), added)
+    return replace(before, facts={**before.facts, **facts}, extents=extents)
+
+
+def text(record: Record) -> str:
+    """`study.json`."""
+    outputs = [{"name": o.name, "shape": list(o.shape), "dtype": o.dtype.name} for o in record.columns.outputs]
+    data = {
+        "format": FORMAT,
+        "columns": {"parameters": dict(record.columns.parameters), "outputs": outputs},
+        "facts": dict(record.facts),
+        "accepted": list(record.accepted),
+        "extents": [extent.packed(each) for each in record.extents],
+    }
+    return json.dumps(data, indent=1) + "\n"
+
+
+def read(path: Path) -> Record | None:
+    """The record of a study, or None where there is no study yet. Raises BadInput for what is no record."""
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        if data["format"] != FORMAT:
+            raise BadInput(f"{path} has format {data['format']}; this version of Seedbed reads {FORMAT}")
+        outputs = [Output(o["name"], tuple(o["shape"]), _dtype(o["dtype"])) for o in data["columns"]["outputs"]]
+        columns = Columns(data["columns"]["parameters"], tuple(outputs))
+        extents = tuple(extent.unpacked(each) for each in data["extents"])
+        return Record(columns, data["facts"], extents, tuple(data["accepted"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({error}); move the folder away, or give another name") from error
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name, name))

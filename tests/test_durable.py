@@ -1,0 +1,276 @@
+"""Studies that are stopped, taken up again, extended, contradicted and fought over."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from runner import program, study
+
+SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
+
+
+def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
+    first = toy(*SWEEP)
+    before = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
+    second = toy(*SWEEP)
+    assert second.status == 0
+    assert second.out.replace(", 240 of them there already", "") == first.out
+    assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
+    whole = toy(*SWEEP)
+    content, table = whole.csv, whole.folder / "results.csv"
+    places = [0, 5, content.index(b"\n") + 1, *random.Random(0).sample(range(len(content)), 8), len(content) - 1]
+    for place in places:
+        for tail in (b"", b"\0" * 5000, b"\0\0\n12,", b'7,"line",0'):
+            table.write_bytes(content[:place] + tail)
+            again = toy(*SWEEP)
+            assert (again.status, again.err) == (0, "")
+            assert table.read_bytes() == content
+            torn = len(content[:place] + tail) - (content.rfind(b"\n", 0, place) + 1)
+            assert (f"the last {torn:,} bytes" in again.out) == (torn > 0)
+
+
+def test_a_lost_table_is_made_again(toy):
+    whole = toy(*SWEEP)
+    content, table = whole.csv, whole.folder / "results.csv"
+    table.unlink()
+    toy(*SWEEP)
+    assert table.read_bytes() == content
+
+
+def test_more_seeds_and_values_extend_the_table(toy):
+    first = toy("-m", "task=line", "slope=1,2", "seed=range(0,30)", "study=mine")
+    content, table = first.csv, first.folder / "results.csv"
+    second = toy("-m", "task=line", "slope=2,1,5", "seed=range(10,35)", "shift=0,7", "study=mine")
+    assert second.status == 0
+    assert table.read_bytes().startswith(content)
+    frame = pd.read_csv(table)
+    assert frame["run"].tolist() == list(range(len(frame)))
+    runs = list(frame[["slope", "seed", "shift"]].itertuples(index=False, name=None))
+    old = {(slope, seed, 0) for slope in (1, 2) for seed in range(30)}
+    new = {(slope, seed, shift) for slope in (2, 1, 5) for seed in range(10, 35) for shift in (0, 7)}
+    assert len(runs) == len(set(runs))
+    assert set(runs) == old | new
+    assert (frame["value"] == 4 * frame["slope"] + frame["shift"]).all()
+    assert "150 runs in outputs/mine/results.csv, 40 of them there already" in second.out
+    # the whole again, the first part again, a single run of it: all is there
+    for again in (("slope=2,1,5", "seed=range(10,35)", "shift=0,7"), ("slope=1,2", "seed=range(0,30)")):
+        assert "of them there already" in toy("-m", "task=line", *again, "study=mine").out
+    assert "1 run in outputs/mine/results.csv, 1 of them" in toy("task=line", "slope=5", "seed=12", "study=mine").out
+    assert len(pd.read_csv(table)) == len(frame)
+
+
+def test_an_extension_that_is_cut_short_is_taken_up_by_another(toy):
+    first = toy("-m", "task=line", "slope=1", "seed=range(0,20)", "study=mine")
+    table = first.folder / "results.csv"
+    toy("-m", "task=line", "slope=1,2", "seed=range(0,20)", "study=mine")
+    lines = table.read_bytes().splitlines(keepends=True)
+    table.write_bytes(b"".join(lines[:26]))
+    toy("-m", "task=line", "slope=3", "seed=range(0,5)", "study=mine")
+    toy("-m", "task=line", "slope=1,2", "seed=range(0,20)", "study=mine")
+    frame = pd.read_csv(table)
+    assert frame["slope"].tolist() == [1] * 20 + [2] * 5 + [3] * 5 + [2] * 15
+    assert frame["run"].tolist() == list(range(45))
+
+
+def test_the_summary_of_an_extension_is_that_of_all_its_runs(toy):
+    toy("-m", "task=divide", "slope=2,0", "seed=range(0,5)", "study=mine")
+    extended = toy("-m", "task=divide", "slope=2,0", "seed=range(0,9)", "study=mine").out
+    fresh = toy("-m", "task=divide", "slope=2,0", "seed=range(0,9)", "study=other").out
+    assert extended.splitlines()[:-1] == fresh.splitlines()[:-1]
+
+
+CONTRADICTIONS = [
+    (("x.fill=zeros",), "line: x.fill was 'ones', is 'zeros'"),
+    (("x.shape=[7]",), "line: x.shape was [4], is [7]"),
+    (("lanes=2",), "lanes was 'auto', is 2"),
+    (("-m", "x.shape=[4],[7]"), "the table has no column x.shape; it has: seed, slope, shift"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), CONTRADICTIONS)
+def test_what_contradicts_a_study_is_refused_with_both_sides(toy, arguments, message):
+    first = toy("task=line", "study=mine")
+    before = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
+    second = toy(*arguments, "task=line", "study=mine")
+    assert second.status == 2
+    assert message in second.err
+    assert "Ways out: study=…, on_mismatch=fork" in second.err
+    assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("fact", ["the version of jax", "the code of task line", "the kind of device"])
+def test_another_version_code_or_device_is_refused(toy, fact):
+    record = toy("task=line", "study=mine").folder / "study.json"
+    record.write_text(json.dumps((data := json.loads(record.read_text())) | {"facts": {**data["facts"], fact: "old"}}))
+    second = toy("task=line", "study=mine", "seed=1")
+    assert second.status == 2
+    assert f"{fact} was 'old', is '{data['facts'][fact]}'" in second.err
+
+
+def test_changed_code_is_another_code(tmp_path, toy, monkeypatch):
+    module, conf = tmp_path / "lab_code.py", tmp_path / "my_conf" / "task"
+    conf.mkdir(parents=True)
+    (conf / "own.yaml").write_text("# @package _global_\ntask: {name: own, _target_: lab_code.own}\nseed: 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for body in ("1.0", "2.0"):
+        module.write_text(f"import jax.numpy as jnp\ndef own(seed: int):\n    return jnp.float32({body})\n")
+        called = toy("--config-dir", str(conf.parent), "hydra.searchpath=[]", "task=own", "study=mine")
+    assert called.status == 2
+    assert "the code of task own was" in called.err
+
+
+def test_a_fork_is_a_sibling_and_copies_nothing(toy, tmp_path):
+    first = toy("task=line", "study=mine")
+    second = toy("task=line", "study=mine", "x.shape=[7]", "on_mismatch=fork")
+    assert second.status == 0
+    assert second.folder.name == "mine.fork1"
+    assert second.frame["value"].tolist() == [7]
+    assert first.frame["value"].tolist() == [4]
+
+
+def test_what_was_accepted_is_recorded(toy):
+    first = toy("task=line", "study=mine")
+    assert toy("task=line", "study=mine", "seed=1", "x.fill=zeros", "on_mismatch=accept").status == 0
+    assert first.frame["value"].tolist() == [4, 0]
+    assert json.loads((first.folder / "study.json").read_text())["accepted"] == ["line: x.fill was 'ones', is 'zeros'"]
+
+
+def test_overwriting_moves_the_study_aside(toy, tmp_path):
+    first = toy("task=line", "study=mine")
+    content = first.csv
+    second = toy("task=line", "study=mine", "slope=2", "overwrite=true")
+    assert "mine.old1" in second.out
+    assert (tmp_path / "outputs/mine.old1/results.csv").read_bytes() == content
+    assert pd.read_csv(tmp_path / "outputs/mine/results.csv")["value"].tolist() == [8]
+
+
+def test_what_is_asked_for_twice_is_run_once(toy):
+    called = toy("-m", "task=line", "slope=1,2,1", "seed=3,3", "shift=0,0")
+    assert "10 runs were asked for more than once, and are run once" in called.out
+    assert called.frame["slope"].tolist() == [1, 2]
+
+
+def test_a_study_in_use_says_by_whom(toy, tmp_path):
+    with study.held(study.Folder(tmp_path / "outputs" / "mine")):
+        called = toy("task=line", "study=mine")
+    assert called.status == 2
+    assert f"outputs/mine is in use by process {os.getpid()} on " in called.err
+    assert toy("task=line", "study=mine").status == 0
+
+
+def test_a_damaged_record_is_told(toy):
+    first = toy("task=line", "study=mine")
+    (first.folder / "study.json").write_text("{")
+    assert "study.json is damaged" in toy("task=line", "study=mine").err
+    (first.folder / "study.json").unlink()
+    assert "results.csv is there, but study.json beside it is not" in toy("task=line", "study=mine").err
+
+
+def test_a_full_disk_is_taken_up_again(toy, monkeypatch):
+    """A writer that fails once stands for a disk that is full for a while."""
+    whole = toy(*SWEEP).csv
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 8:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    stopped = toy(*SWEEP[:-1], "study=other")
+    assert stopped.status == 1
+    assert "No space left on device" in stopped.err
+    assert toy(*SWEEP[:-1], "study=other").status == 0
+    assert (stopped.folder / "results.csv").read_bytes() == whole
+
+
+def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
+    expected = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=one").csv
+    real = program.call
+
+    def tight(made, n, scalars, inputs):
+        if made.traced.capacity > 32:
+            raise program.OutOfMemory("RESOURCE_EXHAUSTED")
+        return real(made, n, scalars, inputs)
+
+    monkeypatch.setattr(program, "call", tight)
+    called = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=two")
+    assert called.csv == expected
+    assert pd.read_csv(called.folder / "programs.csv")["block"].tolist() == [32]
+    monkeypatch.setattr(program, "call", lambda *_: (_ for _ in ()).throw(program.OutOfMemory("no room")))
+    failed = toy("-m", "task=line", "seed=range(0,20)", "lanes=8", "study=three")
+    assert failed.status == 1
+    assert "memory cannot hold" in failed.err
+    assert "bytes for 8 runs at once" in failed.err
+
+
+def start(cwd, *arguments):
+    conf = str(ROOT / "tests" / "conf")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "HYDRA_FULL_ERROR": "0"}
+    call = [sys.executable, "-m", "runner", "--config-dir", conf, *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(call, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,200000)", "study=long")
+
+
+def finish(cwd):
+    process = start(cwd, *LONG)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+def wait_for_rows(cwd, process, size):
+    table = cwd / "outputs" / "long" / "results.csv"
+    for _ in range(1200):
+        if process.poll() is not None or (table.exists() and table.stat().st_size > size):
+            return
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    place = tmp_path_factory.mktemp("whole")
+    finish(place)
+    return (place / "outputs" / "long" / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninterrupted, number, status):
+    process = start(tmp_path, *LONG)
+    wait_for_rows(tmp_path, process, 1_000_000)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "stopped after" in err
+    assert "this goes on: " in err
+    table = tmp_path / "outputs" / "long" / "results.csv"
+    content = table.read_bytes()
+    assert uninterrupted.startswith(content)
+    assert content.endswith(b"\n")
+    finish(tmp_path)
+    assert table.read_bytes() == uninterrupted
+
+
+def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted):
+    chance = random.Random(1)
+    for size in (0, 1, 3_000_000, 20_000_000):
+        process = start(tmp_path, *LONG)
+        wait_for_rows(tmp_path, process, size) if size else time.sleep(chance.uniform(0.5, 2.0))
+        process.kill()
+        process.communicate()
+    finish(tmp_path)
+    assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == uninterrupted
