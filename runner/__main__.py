@@ -83,10 +83,10 @@ def run_missing(plan: Plan, past: "Past", facts: "Facts", folder: Folder, writte
     sizes = {name: execute.block_size(plan.runs_per_segment, group, threads) for name, group in groups.items()}
     books = ledger.opened(plan, missing, groups, sizes)
     if written is None:
-        console.print_plan(*ledger.preview(books))
+        console.print_rows(*ledger.preview(books))
         return
 
-    now = record.extended(past, plan, execute.outputs(groups), facts)
+    now = record.extended(past, plan, books.missing, execute.outputs(groups), facts)
     totals, last = past.summed(summary.summary(plan, now.columns.outputs), plan), None
     if books.missing:
         study.write(folder.record, record.text(now))

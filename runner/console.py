@@ -101,8 +101,8 @@ def _estimate(value: float, known: bool) -> str:
     return text(float(value)) if known else ""
 
 
-def print_plan(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """The groups of a plan."""
+def print_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table of any kind, such as the groups of a plan."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")

@@ -34,12 +34,14 @@ Facts = Mapping[str, Any]
 class Record:
     """The columns of a study's table, the facts that its rows share, and the runs that its calls added.
 
-    `accepted` are the differences that the user took into the bargain, in words.
+    `planned` are the rows of the table when all of them are there; `accepted` are the differences that the user
+    took into the bargain, in words.
     """
 
     columns: Columns
     facts: Facts
     extents: tuple[Extent, ...]
+    planned: int
     accepted: tuple[str, ...] = ()
 
 
@@ -170,15 +172,16 @@ def accepted(past: Past, facts: Facts, found: Sequence[str], *, accept: bool) ->
     return replace(past, record=record)
 
 
-def extended(past: Past, plan: Plan, outputs: Sequence[Output], facts: Facts) -> Record:
-    """The record with the runs of one more call; the same product again takes the place of its unfinished self.
+def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], facts: Facts) -> Record:
+    """The record with the missing runs of one more call.
 
-    Raises BadInput where the table has no column for an output.
+    The same product again takes the place of its unfinished self. Raises BadInput where the table has no
+    column for an output.
     """
-    before = past.record
+    before, planned = past.record, past.rows + missing
     if before is None:
         columns = table.columns(table.parameters(plan), outputs)
-        return Record(columns, facts, (table.extent(plan, columns),))
+        return Record(columns, facts, (table.extent(plan, columns),), planned)
     has = [output.name for output in before.columns.outputs]
     for output in outputs:
         if output.name not in has:
@@ -186,7 +189,7 @@ def extended(past: Past, plan: Plan, outputs: Sequence[Output], facts: Facts) ->
     added = table.extent(plan, before.columns)
     same = bool(before.extents) and extent.same_product(before.extents[-1], added)
     extents = (*(before.extents[:-1] if same else before.extents), added)
-    return replace(before, facts={**before.facts, **facts}, extents=extents)
+    return replace(before, facts={**before.facts, **facts}, extents=extents, planned=planned)
 
 
 def text(record: Record) -> str:
@@ -196,6 +199,7 @@ def text(record: Record) -> str:
         "format": FORMAT,
         "columns": {"parameters": dict(record.columns.parameters), "outputs": outputs},
         "facts": dict(record.facts),
+        "planned": record.planned,
         "accepted": list(record.accepted),
         "extents": [extent.packed(each) for each in record.extents],
     }
@@ -213,9 +217,17 @@ def read(path: Path) -> Record | None:
         outputs = [Output(o["name"], tuple(o["shape"]), _dtype(o["dtype"])) for o in data["columns"]["outputs"]]
         columns = Columns(data["columns"]["parameters"], tuple(outputs))
         extents = tuple(extent.unpacked(each) for each in data["extents"])
-        return Record(columns, data["facts"], extents, tuple(data["accepted"]))
+        return Record(columns, data["facts"], extents, data["planned"], tuple(data["accepted"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({error}); move the folder away, or give another name") from error
+
+
+def required(path: Path) -> Record:
+    """The record of a study that must be there. Raises BadInput if it is not."""
+    record = read(path)
+    if record is None:
+        raise BadInput(f"{path.parent} holds no study: there is no {path.name}")
+    return record
 
 
 def _dtype(name: str) -> np.dtype[Any]:

@@ -317,3 +317,42 @@ def _keyed(frame: Any, columns: Columns, scalars: Sequence[str]) -> Iterator[Any
         has = {name: group[name].to_numpy() for name in traced if group[name].notna().all()}
         values = {name: column.astype(columns.parameters[name]) for name, column in has.items()}
         yield _key(given), values, {} if status == "failed" else {name: group[name].to_numpy() for name in scalars}
+
+
+def statuses(path: Path) -> dict[str, int]:
+    """How many rows of a table have which status; a torn last line is none."""
+    if not path.exists():
+        return {}
+    convert = pyarrow.csv.ConvertOptions(include_columns=["status"])
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda _: "skip")
+    counts = pc.value_counts(pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=convert)["status"])
+    return {count["values"]: count["counts"] for count in counts.to_pylist() if count["values"]}
+
+
+def frame(path: Path, columns: Columns) -> Any:
+    """The table as a DataFrame in run order, with the dtypes of its values, and arrays where it has arrays.
+
+    A column in which cells are missing has a dtype that can say so.
+    """
+    kinds = {"int64": pa.int64(), "bool": pa.bool_(), **{kind: pa.from_numpy_dtype(kind) for kind in _TRACED}}
+    types = {name: kinds.get(kind, pa.string()) for name, kind in columns.parameters.items()}
+    types |= {output.name: _stored(output) if output.shape == () else pa.string() for output in columns.outputs}
+    types |= {"run": pa.int64(), "task": pa.string(), "status": pa.string(), "reason": pa.string()}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+    )
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    read = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=convert).to_pandas()
+    for output in columns.outputs:
+        if output.shape != ():
+            read[output.name] = [_array(cell, output) for cell in read[output.name]]
+        elif not read[output.name].isna().any() or output.dtype.kind in "fV":
+            read[output.name] = read[output.name].astype(output.dtype if output.dtype.kind in "fiub" else np.float32)
+    return read
+
+
+def _array(cell: Any, output: Output) -> Any:
+    if not isinstance(cell, str):
+        return None
+    values = np.array(json.loads(cell))
+    return values.astype(output.dtype) if output.dtype.kind in "fiub" else values.astype(np.float32)

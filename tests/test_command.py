@@ -275,7 +275,7 @@ def _lab(tmp_path):
     assert (tmp_path / "my_lab.py").exists()
 
 
-README = [line for block in readme("sh") for line in block.splitlines() if line.startswith("python -m runner")]
+README = [line for block in readme("sh") for line in block.splitlines() if line.startswith("python -m runner ")]
 
 
 @pytest.mark.usefixtures("_promoted", "_lab")
@@ -290,9 +290,10 @@ def test_every_command_of_the_readme_runs(runner, line):
 def test_the_readme_reads_its_table_back(runner):
     call = "--config-dir my_conf -m task=decay rate=0.1,0.2 seed=0,1,2 steps=1,2 study=my_study"
     assert runner(*call.split()).status == 0
-    (code,) = [block for block in readme("python") if "pd.read_csv" in block]
+    code = "\n".join(block for block in readme("python") if "outputs/my_study" in block)
     scope: dict = {}
     exec(code.replace("table.groupby", "summary = table.groupby"), scope)
+    assert len(scope["frame"]) == 12
     assert scope["summary"]["count"].tolist() == [3] * 4
     assert [len(values) for values in scope["table"]["values"]] == [4] * 12
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
 
-from runner import program, study
+import runner
+from runner import program, studies, study
+from runner.errors import BadInput
 
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
 
@@ -274,3 +277,46 @@ def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted):
         process.communicate()
     finish(tmp_path)
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == uninterrupted
+
+
+def test_a_table_is_read_back_with_its_dtypes(toy):
+    folder = toy("-m", "task=divide,words", "seed=0,4294967295", "study=mine").folder
+    frame = runner.read(folder)
+    assert frame["run"].tolist() == [0, 1, 2, 3]
+    assert frame["seed"].dtype == np.uint32
+    assert frame["seed"].tolist() == [0, 4294967295] * 2
+    assert frame["quotient"].dtype == np.float32
+    assert frame["matrix"][0].dtype == np.float32
+    assert frame["matrix"][0].tolist() == [[1, 1], [1, 1]]
+    assert frame["matrix"][2] is None or np.isnan(frame["matrix"][2])
+    assert frame["mode"].tolist()[2:] == ["a, b"] * 2
+    floats = toy("-m", "task=divide", "slope=0.1,3,1e-30,0", "study=other").folder
+    frame = runner.read(floats)
+    assert (frame["slope"] == np.float32([0.1, 3, 1e-30, 0])).all()
+    with np.errstate(divide="ignore"):
+        assert (frame["quotient"] == 1 / np.float32([0.1, 3, 1e-30, 0])).all()
+    assert frame["half"].dtype == np.int32
+    with pytest.raises(BadInput, match="holds no study"):
+        runner.read(folder.parent)
+
+
+def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
+    toy("-m", "task=divide", "slope=1,0", "seed=range(0,5)", "study=whole")
+    half = toy("-m", "task=line", "shift=0,1", "seed=range(0,5)", "study=half").folder
+    lines = (half / "results.csv").read_bytes().splitlines(keepends=True)
+    (half / "results.csv").write_bytes(b"".join(lines[:8]) + b"7,line")
+    broken = toy("task=line", "study=broken").folder
+    (broken / "study.json").write_text("{")
+    monkeypatch.setattr(sys, "argv", ["runner.studies"])
+    capsys.readouterr()
+    studies.main()
+    listed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[2:]}
+    assert listed["whole"][1:8] == ["divide", "slope:2", "seed:5", "10", "10", "5", "0"]
+    assert listed["whole"][-1] == "complete"
+    assert listed["half"][1:8] == ["line", "shift:2", "seed:5", "7", "10", "0", "0"]
+    assert "unfinished:" in listed["half"]
+    assert "damaged" in listed["broken"]
+    monkeypatch.setattr(sys, "argv", ["runner.studies", "nowhere"])
+    with pytest.raises(SystemExit, match="2"):
+        studies.main()
+    assert "there is no folder nowhere" in capsys.readouterr().err
