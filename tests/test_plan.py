@@ -1,8 +1,10 @@
 """The plan: what a study's runs are, before any is executed."""
 
+import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,8 +13,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import execute, inputs, program, summary
-from runner.plan import Axis, Block, Plan, Segment, Study
+from runner import execute, extent, inputs, program, summary, table
+from runner.plan import Axis, Plan, Segment, Study
 from runner.task import Kind, Parameter, Task
 
 TASK = Task(
@@ -34,18 +36,55 @@ def plan(lengths, numbers):
     return Plan(Study(segments, (Axis({"a": floats}), Axis({"seed": seeds}))))
 
 
+def rows_of(study, segment, places):
+    """Some runs of a segment as tuples of their values."""
+    values, static = study.traced(segment, places), study.study.segments[segment].static["n"]
+    return [(static, a, seed) for a, seed in zip(values["a"].tolist(), values["seed"].tolist(), strict=True)]
+
+
+def all_rows(study):
+    places = np.arange(study.runs_per_segment)
+    return [row for segment in range(len(study.study.segments)) for row in rows_of(study, segment, places)]
+
+
 @given(axes, statics, block_sizes)
 def test_blocks_give_every_run_once_and_in_order(lengths, numbers, size):
     study = plan(lengths, numbers)
     blocks = list(study.blocks(dict.fromkeys(study.groups, size)))
-    assert [run for block in blocks for run in range(block.start, block.stop)] == list(range(study.runs))
+    assert [run for block in blocks for run in block.numbers] == list(range(study.runs))
     assert all(len(block) <= size for block in blocks)
-    rows = [
-        (study.study.segments[block.segment].static["n"], a, seed)
-        for block in blocks
-        for a, seed in zip(*(study.traced(block)[name].tolist() for name in ("a", "seed")), strict=True)
-    ]
+    rows = [row for block in blocks for row in rows_of(study, block.segment, block.places)]
     assert rows == list(product(numbers, np.arange(lengths[1]) / 8, range(lengths[0])))
+
+
+@given(axes, statics, axes, statics, st.data(), block_sizes)
+def test_an_extension_runs_what_no_earlier_extent_has(before, old, after, new, data, size):
+    first, second = plan(before, list(dict.fromkeys(old))), plan(after, list(dict.fromkeys(new)))
+    columns = table.columns(table.parameters(first), [])
+    stop = data.draw(st.integers(0, first.runs))
+    there = replace(table.extent(first, columns), stop=stop)
+    assert extent.packed(extent.unpacked(extent.packed(there))) == extent.packed(there)
+    keys = [part.key for part in table.extent(second, columns).parts]
+
+    def left(segment, places):
+        return ~extent.contains([there], keys[segment], second.traced(segment, places), len(places))
+
+    expected = [row for row in all_rows(second) if row not in set(all_rows(first)[:stop])]
+    blocks = list(second.blocks(dict.fromkeys(second.groups, size), left, 100))
+    found = [row for block in blocks for row in rows_of(second, block.segment, block.places)]
+    assert found == expected
+    assert [run for block in blocks for run in block.numbers] == list(range(100, 100 + len(expected)))
+    assert sum(second.count(left)) == len(expected)
+
+
+@pytest.mark.parametrize("column", [[5], [3, 1, 2], list(range(7, 5000, 3)), [*range(200), 9**9]])
+def test_an_axis_is_packed_without_loss(column):
+    axes = ({"seed": np.array(column, np.uint32), "a": np.array(column, np.float32) / 3},)
+    packed = extent.packed(extent.Extent((extent.Part("k", {}),), axes, len(column)))
+    (back,) = extent.unpacked(json.loads(json.dumps(packed))).axes
+    for name in ("seed", "a"):
+        assert back[name].dtype == axes[0][name].dtype
+        assert (back[name] == axes[0][name]).all()
 
 
 @given(axes, statics)
@@ -80,7 +119,7 @@ def test_the_rule_for_blocks_keeps_all_threads_busy(runs, lanes, wanted, threads
 def test_a_million_points_need_no_memory_for_each():
     study = Plan(Study((Segment(TASK, {"n": 1}, {"seed": 0, "a": 0.0}, {}),), (Axis({"a": np.zeros(10**5)}),) * 3))
     assert study.runs == 10**15
-    last = Block(0, study.runs - 2, study.runs)
+    last = np.array([study.runs - 2, study.runs - 1])
     assert [position.tolist() for position in study.positions(last)] == [[99999] * 2, [99999] * 2, [99998, 99999]]
 
 
@@ -92,7 +131,7 @@ def test_the_summary_is_the_mean_and_deviation_over_the_seeds(lengths, numbers, 
     output = program.Output("m", (), np.dtype(np.float32))
     gathered = summary.summary(study, [output])
     for block in study.blocks(dict.fromkeys(study.groups, size)):
-        gathered = summary.add(gathered, block, {"m": values[block.start : block.stop]})
+        gathered = summary.add(gathered, block, {"m": values[block.numbers]})
     table = values.astype(np.float64).reshape(-1, lengths[0])[: summary.SHOWN_POINTS]
     finite = np.isfinite(table).sum(axis=1)
     assert gathered.runs.tolist() == [lengths[0]] * len(table)
