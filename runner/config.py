@@ -47,8 +47,7 @@ def read(config: DictConfig) -> Study:
     valued = [b for b in keys if b not in chosen and b not in traced]
     every = [_segment(base, picks) for base in bases for picks in _combinations(valued)]
     segments = tuple({repr(segment): segment for segment in every}.values())
-    columns = [extent.unique(_columns(bases[0].task, bundle)) for bundle in traced]
-    axes = tuple(Axis(kept) for kept in columns)
+    axes = tuple(_axis(bases[0].task, bundle) for bundle in traced)
     asked = len(every) * math.prod(len(bundle[0].values) for bundle in traced)
     limits = {name: _limit(config, name) for name in ("lanes", "block", "threads")}
     return Study(segments, axes, **limits, left_out=asked - len(segments) * math.prod(map(len, axes)))
@@ -250,8 +249,11 @@ def _build(text: str) -> Built:
     return Built(text, instantiate(json.loads(text), _convert_="all"))
 
 
-def _columns(task: Task, bundle: Bundle) -> dict[str, np.ndarray]:
-    return {key.key: _column(task, key) for key in bundle}
+def _axis(task: Task, bundle: Bundle) -> Axis:
+    """The axis of some keys, each combination of their values once; a range repeats nothing."""
+    columns = {key.key: _column(task, key) for key in bundle}
+    distinct = any(isinstance(key.values, range) for key in bundle)
+    return Axis(columns if distinct else extent.unique(columns))
 
 
 def _column(task: Task, key: Swept) -> np.ndarray:
@@ -261,7 +263,7 @@ def _column(task: Task, key: Swept) -> np.ndarray:
     if isinstance(key.values, range):
         for bound in (key.values[0], key.values[-1]):
             tasks.convert(task, parameter, bound)
-        return np.arange(key.values.start, key.values.stop, key.values.step).astype(scalar_dtype(task, key.key))
+        return np.fromiter(key.values, dtype=scalar_dtype(task, key.key), count=len(key.values))
     converted = [tasks.convert(task, parameter, value) for value in key.values]
     return np.array(converted, dtype=scalar_dtype(task, key.key))
 
