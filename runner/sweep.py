@@ -42,11 +42,19 @@ def job(loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any]) -
     last = {override.get_key_element(): override for override in _parse(loader, overrides)}
     lines = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     axes = [str(override.input_line) for override in last.values() if override.is_sweep_override()]
-    zips = [list(zipped)] if zipped and isinstance(zipped[0], str) else [list(keys) for keys in zipped]
+    zips = _zips(zipped)
     groups = [key.choice(0) for bundle in bundles(loader, axes, zips) for key in bundle if key.group]
     texts = ",".join(map(quoted, axes))
     keys = ",".join(f"[{','.join(map(quoted, names))}]" for names in zips)
     return [*lines, *groups, f"sweep.axes=[{texts}]", f"sweep.zip=[{keys}]"]
+
+
+def _zips(zipped: Sequence[Any]) -> list[list[str]]:
+    groups = [zipped] if zipped and all(isinstance(key, str) for key in zipped) else list(zipped)
+    for keys in groups:
+        if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
+            raise BadInput(f"zip takes a list of keys, or a list of such lists, got {list(zipped)}")
+    return [list(keys) for keys in groups]
 
 
 def with_first_task(arguments: Sequence[str]) -> list[str]:

@@ -58,6 +58,7 @@ REFUSED = [
     (("-m", "lr=interval(0,1)"), "an interval has no values", "lr=interval(0,1)"),
     (("-m", "lr=1,2", "seed=1,2,3", "hydra.sweeper.zip=[lr,seed]"), "as many values", "lr has 2, seed has 3"),
     (("-m", "lr=1,2", "hydra.sweeper.zip=[lr,seed]"), "zip names 'seed', which is not swept", "swept are: lr"),
+    (("-m", "lr=1,2", "hydra.sweeper.zip=[1,lr]"), "zip takes a list of keys, or a list of such lists", "[1, 'lr']"),
     (("-m", "lr=1,2", "hydra.sweeper.zip=[lr]"), "zip takes two keys or more", "['lr']"),
     (("-m", "lr=1,2", "seed=1,2", "hydra.sweeper.zip=[[lr,seed],[lr,seed]]"), "zip names 'lr' twice", "'seed'"),
     (

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -320,3 +321,13 @@ def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         studies.main()
     assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+def test_a_folder_that_vanishes_is_told(tmp_path):
+    process = start(tmp_path, *LONG)
+    wait_for_rows(tmp_path, process, 1_000_000)
+    shutil.rmtree(tmp_path / "outputs" / "long")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot go on writing" in err
+    assert "the file is gone" in err
