@@ -70,6 +70,8 @@ REFUSED = [
     (("lr==3",), "Error parsing override 'lr==3'", "="),
     (("lanes=0",), "lanes must be auto or a positive integer", "0"),
     (("block=many",), "block must be auto or a positive integer", "'many'"),
+    (("on_mismatch=maybe",), "on_mismatch must be refuse, fork or accept", "'maybe'"),
+    (("dry_run=maybe",), "dry_run must be true or false", "'maybe'"),
     (("threads=-2",), "threads must be auto or a positive integer", "-2"),
     (("--config-dir", "nowhere"), "nowhere' not found", ""),
     (("task._target_=my_lab.nothing",), "cannot import 'my_lab.nothing'", "my_lab"),
