@@ -18,7 +18,7 @@ def line(seed: int, x: jax.Array, slope: float, shift: int = 0) -> jax.Array:
 def divide(seed: int, slope: float) -> dict[str, jax.Array]:
     """Not finite where the slope is zero; a dict of a scalar, an integer and a matrix."""
     quotient = 1.0 / slope
-    return {"quotient": quotient, "half": seed // 2, "matrix": jnp.full((2, 2), quotient)}
+    return {"quotient": quotient, "half": (seed // 2).astype(jnp.int32), "matrix": jnp.full((2, 2), quotient)}
 
 
 def only_even(seed: int, size: int) -> jax.Array:
