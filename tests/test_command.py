@@ -289,6 +289,16 @@ def test_every_command_of_the_readme_runs(runner, line):
     assert "dry_run" in line or (called.frame["status"] == "ok").all()
 
 
+def test_the_readme_shows_what_its_sweep_prints(runner):
+    called = runner(*shlex.split(next(line for line in README if "range(0,50000)" in line))[3:])
+    shown, printed = (
+        [list(map(float, line.split()[1:])) for line in text.splitlines() if line.startswith(" mixed_train ")]
+        for text in ((ROOT / "README.md").read_text(), called.out)
+    )
+    assert len(shown) == 2
+    np.testing.assert_allclose(printed, shown, rtol=1e-4)  # the last bits depend on the version of JAX
+
+
 @pytest.mark.usefixtures("_lab")
 def test_the_readme_reads_its_table_back(runner):
     call = "--config-dir my_conf -m task=decay rate=0.1,0.2 seed=0,1,2 steps=1,2 study=my_study"
