@@ -47,10 +47,7 @@ Render = Callable[[Block, Mapping[str, np.ndarray] | None, str | None], bytes]
 
 
 def trace(plan: Plan, missing: Sequence[int]) -> Groups:
-    """Traces the groups in which runs are missing, by segment, before anything is compiled.
-
-    Raises BadInput if none of them can be built.
-    """
+    """Traces the groups in which runs are missing, by segment, before anything is compiled."""
     groups: dict[str, Traced | str] = {}
     for signature, members in plan.groups.items():
         if not any(missing[member] for member in members):
@@ -60,11 +57,15 @@ def trace(plan: Plan, missing: Sequence[int]) -> Groups:
             groups[signature] = program.trace(segment, lanes=plan.study.lanes, block=plan.study.block)
         except BadInput as refusal:
             groups[signature] = str(refusal)
+    return groups
+
+
+def check(groups: Groups) -> None:
+    """Raises BadInput if there are groups, and none of them can be built."""
     refusals = [group for group in groups.values() if isinstance(group, str)]
     if groups and len(refusals) == len(groups):
         others = len(refusals) - 1
         raise BadInput(refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""))
-    return groups
 
 
 def outputs(groups: Groups) -> list[Output]:

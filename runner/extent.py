@@ -24,14 +24,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Extent:
-    """The runs that one call added to a study: the first `stop` of a product.
+    """The runs that one call added to a study, numbered from `first`: of a product the first `stop`.
 
+    Those that an earlier call had made have kept their number.
     Part after part, within one the product of the axes, the last one fastest: the order of `runner.plan`.
     """
 
     parts: tuple[Part, ...]
     axes: tuple[Values, ...]
     stop: int
+    first: int = 0
 
     @cached_property
     def runs_per_part(self) -> int:
@@ -82,18 +84,19 @@ def packed(extent: Extent) -> dict[str, Any]:
     """The extent as JSON holds it; a million seeds are three numbers, or the bytes of their array."""
     axes = [{name: _pack(column) for name, column in axis.items()} for axis in extent.axes]
     parts = [{"key": part.key, "base": dict(part.base)} for part in extent.parts]
-    return {"parts": parts, "axes": axes, "stop": extent.stop}
+    return {"parts": parts, "axes": axes, "stop": extent.stop, "first": extent.first}
 
 
 def unpacked(data: Mapping[str, Any]) -> Extent:
     """The extent that was packed."""
     axes = tuple({name: _unpack(column) for name, column in axis.items()} for axis in data["axes"])
-    return Extent(tuple(Part(part["key"], part["base"]) for part in data["parts"]), axes, data["stop"])
+    parts = tuple(Part(part["key"], part["base"]) for part in data["parts"])
+    return Extent(parts, axes, data["stop"], data["first"])
 
 
 def same_product(a: Extent, b: Extent) -> bool:
     """Whether two extents are parts of the same product."""
-    return {**packed(a), "stop": 0} == {**packed(b), "stop": 0}
+    return {**packed(a), "stop": 0, "first": 0} == {**packed(b), "stop": 0, "first": 0}
 
 
 def _pack(column: np.ndarray) -> dict[str, Any]:

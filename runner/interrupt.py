@@ -10,8 +10,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def requests() -> Iterator[Callable[[], int | None]]:
-    """Gives a function that tells the signal that has asked for an end, if any.
+def requests(answer: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int | None]]:
+    """Gives a function that tells the signal that has asked for an end, if any; `answer` is called at once.
 
     A second signal is not held back. Outside of the main thread nothing is: signals never arrive there.
     """
@@ -23,6 +23,7 @@ def requests() -> Iterator[Callable[[], int | None]]:
 
     def ask(number: int, _: Any) -> None:
         asked.append(number)
+        answer()
         for each in SIGNALS:
             signal.signal(each, before[each])
 

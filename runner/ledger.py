@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.execute import Groups, Result
-from runner.plan import Plan
+from runner.plan import Plan, Todo
 from runner.program import Program, Traced
 
 
@@ -28,15 +28,14 @@ class Ledger:
     """The groups of a plan in the order of the table, with the runs in a block and what each has taken."""
 
     plan: Plan
-    missing_of: Sequence[int]
-    """Runs to be made of each segment."""
+    todo: Todo
     groups: Groups
     sizes: Mapping[str, int]
     spent: Mapping[str, Spent]
 
     @property
     def missing(self) -> int:
-        return sum(self.missing_of)
+        return sum(self.todo.missing)
 
     @property
     def runs(self) -> int:
@@ -51,9 +50,9 @@ class Ledger:
         return [spent.reason for spent in self.spent.values() if spent.reason]
 
 
-def opened(plan: Plan, missing: Sequence[int], groups: Groups, sizes: Mapping[str, int]) -> Ledger:
-    """The ledger of a plan before its first block; `missing` are the runs to be made of each segment."""
-    return Ledger(plan, missing, groups, sizes, {signature: Spent() for signature in groups})
+def opened(plan: Plan, todo: Todo, groups: Groups, sizes: Mapping[str, int]) -> Ledger:
+    """The ledger of a plan before its first block."""
+    return Ledger(plan, todo, groups, sizes, {signature: Spent() for signature in groups})
 
 
 def entered(ledger: Ledger, result: Result) -> Ledger:
@@ -75,10 +74,12 @@ def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
     """The plan as a header and a row for each group; bytes by estimate, for the compiler has not seen it."""
     header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]
     rows = []
-    for number, (signature, group) in enumerate(ledger.groups.items()):
+    numbers = _numbers(ledger.plan)
+    for signature, group in ledger.groups.items():
+        number = numbers[signature]
         task, runs, static, inputs = _described(ledger, signature)
         members = ledger.plan.groups[signature]
-        blocks = sum(-(-ledger.missing_of[member] // ledger.sizes[signature]) for member in members)
+        blocks = sum(-(-ledger.todo.missing[member] // ledger.sizes[signature]) for member in members)
         if isinstance(group, Traced):
             rows.append([number, task, runs, static, inputs, group.lanes, ledger.sizes[signature], blocks, group.bytes])
         else:
@@ -86,12 +87,17 @@ def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
     return header, rows
 
 
+def _numbers(plan: Plan) -> dict[str, int]:
+    """A group has the same number in all shards of a call."""
+    return {signature: number for number, signature in enumerate(plan.groups)}
+
+
 def _described(ledger: Ledger, signature: str) -> tuple[str, int, str, str]:
     members = ledger.plan.groups[signature]
     segment = ledger.plan.study.segments[members[0]]
     static = " ".join(f"{name}={value}" for name, value in segment.static.items())
     inputs = " ".join(f"{name}={value}" for name, value in segment.inputs.items())
-    return segment.task.name, sum(ledger.missing_of[member] for member in members), static, inputs
+    return segment.task.name, sum(ledger.todo.missing[member] for member in members), static, inputs
 
 
 COLUMNS = (
@@ -105,12 +111,25 @@ def text(ledger: Ledger, devices: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for number, (signature, spent) in enumerate(ledger.spent.items()):
+    numbers = _numbers(ledger.plan)
+    for signature, spent in ledger.spent.items():
+        number = numbers[signature]
         task, runs, static, inputs = _described(ledger, signature)
         took = [round(spent.seconds, 6), round(spent.runs / spent.seconds, 1) if spent.seconds else ""]
         made = _program(ledger, signature, devices)
         writer.writerow([number, task, static, inputs, runs, spent.failed, *made, *took, spent.reason or ""])
     return out.getvalue()
+
+
+def joined(text: str, more: str) -> str:
+    """Two texts of `programs.csv` as one."""
+    return text + more.partition("\n")[2] if text else more
+
+
+def failures(text: str) -> tuple[int, list[str]]:
+    """How many runs of a `programs.csv` have failed, and why."""
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if row["failed"] != "0"]
+    return sum(int(row["failed"]) for row in rows), [row["reason"] for row in rows]
 
 
 def _program(ledger: Ledger, signature: str, devices: Sequence[str]) -> list[Any]:

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,36 @@ class Block:
 Left = Callable[[int, np.ndarray], np.ndarray]
 """Which of a segment's places are still to be run, as booleans."""
 
+
+@dataclass(frozen=True)
+class Todo:
+    """The runs of a plan that have no row in the table, and which of them are to be made now."""
+
+    left: Left | None
+    """All of them, where it is None."""
+    counts: Sequence[int]
+    """How many of each segment are left."""
+    first: int
+    """The number of the first; the others follow in order."""
+    spans: Sequence[range]
+    """The numbers of those that are to be made, ascending."""
+
+    @cached_property
+    def numbers(self) -> list[range]:
+        """The numbers of each segment's runs."""
+        stops = list(accumulate(self.counts, initial=self.first))
+        return [range(start, stop) for start, stop in pairwise(stops)]
+
+    @cached_property
+    def missing(self) -> list[int]:
+        """How many runs of each segment are to be made."""
+        return [sum(len(_overlap(span, numbers)) for span in self.spans) for numbers in self.numbers]
+
+
+def _overlap(a: range, b: range) -> range:
+    return range(max(a.start, b.start), min(a.stop, b.stop))
+
+
 CHUNK = 65536
 """Places that are looked at together; not a block, which is never larger than its program."""
 
@@ -110,17 +141,30 @@ class Plan:
             groups.setdefault(segment.signature, []).append(index)
         return groups
 
-    def blocks(self, sizes: Mapping[str, int], left: Left | None = None, first: int = 0) -> Iterator[Block]:
-        """The runs that are left, in order and numbered from `first`, no block larger than its group's size."""
-        for index, segment in enumerate(self.study.segments):
-            size = sizes.get(segment.signature, CHUNK)  # a group without a size has no run left
-            for places in _cut(self._left(index, left), size):
-                yield Block(index, places, first)
-                first += len(places)
+    def todo(self, left: Left | None = None, first: int = 0, spans: Sequence[range] | None = None) -> Todo:
+        """The runs that are left, numbered from `first`, of which those in `spans` are to be made; all, if None."""
+        counts = [
+            self.runs_per_segment if left is None else sum(map(len, self._left(index, left)))
+            for index in range(len(self.study.segments))
+        ]
+        return Todo(left, counts, first, [range(first, first + sum(counts))] if spans is None else spans)
 
-    def count(self, left: Left) -> list[int]:
-        """How many runs of each segment are left."""
-        return [sum(map(len, self._left(index, left))) for index in range(len(self.study.segments))]
+    def blocks(self, sizes: Mapping[str, int], todo: Todo) -> Iterator[Block]:
+        """The runs that are to be made, in order, no block larger than its group's size."""
+        for index, (segment, numbers) in enumerate(zip(self.study.segments, todo.numbers, strict=True)):
+            size = sizes.get(segment.signature, CHUNK)  # a group without a size has no run to be made
+            for first, places in _cut(self._wanted(index, numbers, todo), size):
+                yield Block(index, places, first)
+
+    def _wanted(self, segment: int, numbers: range, todo: Todo) -> Iterator[tuple[int, np.ndarray]]:
+        """The places of a segment's runs that are to be made: neighbours, with the number of the first."""
+        spans = [span for span in todo.spans if _overlap(span, numbers)]
+        first = numbers.start
+        for places in self._left(segment, todo.left) if spans else ():
+            for span in spans:
+                if both := _overlap(span, range(first, first + len(places))):
+                    yield both.start, places[both.start - first : both.stop - first]
+            first += len(places)
 
     def _left(self, segment: int, left: Left | None) -> Iterator[np.ndarray]:
         for start in range(0, self.runs_per_segment, CHUNK):
@@ -145,16 +189,19 @@ class Plan:
         }
 
 
-def _cut(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same places, `size` at a time."""
-    rest = np.empty(0, dtype=np.int64)
-    for chunk in chunks:
-        rest = np.concatenate([rest, chunk]) if len(rest) else chunk
+def _cut(pieces: Iterator[tuple[int, np.ndarray]], size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The same places, `size` at a time where they are neighbours, each with the number of the first."""
+    first, rest = 0, np.empty(0, dtype=np.int64)
+    for number, places in pieces:
+        if len(rest) and number != first + len(rest):
+            yield first, rest
+            rest = rest[:0]
+        first, rest = (first, np.concatenate([rest, places])) if len(rest) else (number, places)
         whole = len(rest) // size * size
-        yield from (rest[start : start + size] for start in range(0, whole, size))
-        rest = rest[whole:]
+        yield from ((first + start, rest[start : start + size]) for start in range(0, whole, size))
+        first, rest = first + whole, rest[whole:]
     if len(rest):
-        yield rest
+        yield first, rest
 
 
 def scalar_dtype(task: Task, name: str) -> type[np.generic]:

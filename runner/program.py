@@ -280,6 +280,11 @@ def devices() -> list[str]:
     return [jax.local_devices()[0].device_kind]
 
 
+def use_cpu() -> None:
+    """Leaves accelerators alone, from now on and if none was used before."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,12 +17,12 @@ import numpy as np
 from runner import extent, summary, table
 from runner.errors import BadInput
 from runner.extent import Extent
-from runner.plan import Left, Plan, Segment
+from runner.plan import Left, Plan, Segment, Todo
 from runner.summary import Summary
 from runner.table import Columns
 from runner.task import Built, Output, Task
 
-FORMAT = 1
+FORMAT = 2
 DECIDING = ("jax", "jaxlib", "flax")
 """Libraries whose versions may change the bits of a result."""
 NO_COLUMN = "the table has no column"
@@ -47,12 +47,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Past:
-    """A study as it is found: its record, if there is one, and the rows of its table; `cut` bytes were none."""
+    """A study as it is found: its record, if there is one, and the rows of its table; `cut` bytes were none.
+
+    `begun` is the product that its last call was about, and `spans` are the runs of it that shards have made
+    beyond a gap.
+    """
 
     record: Record | None
     path: Path
     rows: int = 0
     cut: int = 0
+    begun: Extent | None = None
+    spans: tuple[range, ...] = ()
 
     def left(self, plan: Plan) -> Left | None:
         """Which places of the plan's segments have no row yet; None where no run has one."""
@@ -63,10 +69,16 @@ class Past:
             ~extent.contains(extents, parts[segment].key, plan.traced(segment, places), len(places))
         )
 
-    def missing(self, plan: Plan) -> list[int]:
-        """How many runs of each segment have no row yet."""
-        left = self.left(plan)
-        return plan.count(left) if left else [plan.runs_per_segment] * len(plan.study.segments)
+    def is_begun(self, plan: Plan) -> bool:
+        """Whether the plan is the one that the study's last call was about."""
+        if self.record is None or self.begun is None:
+            return False
+        return extent.same_product(self.begun, table.extent(plan, self.record.columns))
+
+    def todo(self, plan: Plan, numbers: range | None = None) -> Todo:
+        """The runs that have no row yet; to be made are those of these numbers, or all that no shard has made."""
+        todo = plan.todo(self.left(plan), self.rows)
+        return replace(todo, spans=[numbers] if numbers is not None else _gaps(todo.spans[0], self.spans))
 
     def summed(self, empty: Summary, plan: Plan) -> Summary:
         """The summary of those of the plan's runs that have their row."""
@@ -76,31 +88,44 @@ class Past:
         return summary.add_table(empty, table.extent(plan, columns), table.batches(self.path, columns))
 
 
-def past(path: Path, results: Path) -> Past:
-    """The study that is there. Raises BadInput for a table without a record, and for a damaged one."""
+def _gaps(whole: range, spans: Sequence[range]) -> list[range]:
+    """What of the whole is in none of the spans, which are ascending."""
+    bounds = [whole.start, *(bound for span in spans for bound in (span.start, span.stop)), whole.stop]
+    return [range(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]
+
+
+def past(path: Path, results: Path, *, cut: bool = True) -> Past:
+    """The study that is there. Raises BadInput for a table without a record, and for a damaged one.
+
+    Without `cut` a torn row of its table is left as it is.
+    """
     record = read(path)
     if record is None:
         if results.exists():
             raise BadInput(f"{results} is there, but {path.name} beside it is not; give the study another name")
         return Past(None, results)
-    rows, last, cut = table.recover(results, record.columns)
+    rows, last, torn = table.recover(results, record.columns, cut=cut)
+    begun = record.extents[-1]
     extents = list(record.extents) if rows else []
-    while extents:
-        place = table.place(extents[-1], record.columns, last)
-        if place >= 0:
-            extents[-1] = replace(extents[-1], stop=place + 1)
-            break
+    while extents and rows <= extents[-1].first:  # nothing of this call has reached the table
         extents.pop()
-    if rows and not extents:
-        raise BadInput(f"the last row of {results}, run {rows - 1}, is none of the study's runs")
-    return Past(replace(record, extents=tuple(extents)), results, rows, cut)
+    if rows:
+        place = table.place(extents[-1], record.columns, last)
+        if place < 0:
+            raise BadInput(f"the last row of {results}, run {rows - 1}, is none of the study's runs")
+        extents[-1] = replace(extents[-1], stop=place + 1)
+    return Past(replace(record, extents=tuple(extents)), results, rows, torn, begun)
 
 
-def facts(plan: Plan, devices: Sequence[str]) -> Facts:
-    """What is in no column and yet decides a result: versions, device, lanes, code, and the values of inputs."""
+def facts(plan: Plan, devices: Sequence[str] | None) -> Facts:
+    """What is in no column and yet decides a result: versions, device, lanes, code, and the values of inputs.
+
+    Without `devices` the shards will tell.
+    """
     columns = table.parameters(plan)
     known: dict[str, Any] = {f"the version of {name}": metadata.version(name) for name in DECIDING}
-    known |= {"the kind of device": " ".join(devices), "lanes": plan.study.lanes or "auto"}
+    known |= {"lanes": plan.study.lanes or "auto"}
+    known |= {"the kind of device": " ".join(devices)} if devices else {}
     for segment in plan.study.segments:
         chosen = [f"{key}={value}" for key, value in segment.swept.items() if _is_choice(key, segment)]
         of = " ".join([segment.task.name, *chosen])
@@ -186,9 +211,11 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
     for output in outputs:
         if output.name not in has:
             raise BadInput(f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name")
-    added = table.extent(plan, before.columns)
-    same = bool(before.extents) and extent.same_product(before.extents[-1], added)
-    extents = (*(before.extents[:-1] if same else before.extents), added)
+    added = replace(table.extent(plan, before.columns), first=past.rows)
+    if before.extents and extent.same_product(last := before.extents[-1], added):
+        extents = (*before.extents[:-1], replace(added, first=last.first))
+    else:
+        extents = (*before.extents, added)
     return replace(before, facts={**before.facts, **facts}, extents=extents, planned=planned)
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def _row(folder: Folder) -> list[Any]:
     age = _age(time.time() - folder.record.stat().st_mtime)
     try:
         known = record.required(folder.record)
-        counts = table.statuses(folder.results)
+        counts = Counter(table.statuses(folder.results))
+        for part in folder.parts:
+            counts.update(table.statuses(part.results))
     except BadInput as error:  # a study that is damaged is listed all the same
         return ["", "", "", "", "", "", age, str(error)]
     done = sum(counts.values())

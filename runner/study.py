@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import shutil
 import socket
 import sys
@@ -54,6 +55,25 @@ class Folder:
         return self.path / ".holder.json"
 
     @property
+    def facts(self) -> Path:
+        """In a part's folder, what is in no column and yet decides its results: see `runner.record`."""
+        return self.path / "facts.json"
+
+    @property
+    def end(self) -> Path:
+        """Its presence asks the shards to end."""
+        return self.path / ".end"
+
+    def part(self, first: int) -> "Folder":
+        """The folder of the shard that begins with this run: a part has the form of a study."""
+        return Folder(self.path / "parts" / f"{first:012d}")
+
+    @property
+    def parts(self) -> "list[Folder]":
+        """The folders of the parts, in the order of their runs."""
+        return [Folder(path) for path in sorted((self.path / "parts").glob("[0-9]*"))]
+
+    @property
     def shown(self) -> str:
         """The path of the table as it is shortest to type."""
         relative = os.path.relpath(self.results)
@@ -64,7 +84,7 @@ class Folder:
 def held(folder: Folder) -> Iterator[None]:
     """Keeps other processes off the study. The system lets go of the lock when its holder ends, however it ends.
 
-    Raises BadInput that says who holds it.
+    Raises BadInput that says who holds it, be it a shard that outlived the call it belongs to.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock, timeout=0)
@@ -73,6 +93,8 @@ def held(folder: Folder) -> Iterator[None]:
     except Timeout as error:
         raise BadInput(f"{folder.path} is in use by {_holder(folder)}") from error
     try:
+        if shards := [part for part in folder.parts if in_use(part)]:
+            raise BadInput(f"{folder.path} is in use by a shard, {_holder(shards[0])}")
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write(folder.holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
         yield
@@ -81,6 +103,16 @@ def held(folder: Folder) -> Iterator[None]:
         lock.release()
         if not folder.record.exists():
             folder.lock.unlink(missing_ok=True)
+
+
+def in_use(folder: Folder) -> bool:
+    """Whether another process holds the study, or the part of one."""
+    lock = FileLock(folder.lock, timeout=0)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
 
 
 def _holder(folder: Folder) -> str:
@@ -147,6 +179,11 @@ def environment(devices: Iterable[str]) -> dict[str, Any]:
         "versions": _versions(),
         "variables": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("JAX_", "XLA_"))},
     }
+
+
+def command(folder: Folder) -> str:
+    """The command of the study's last call, as it is told in a message."""
+    return shlex.join(json.loads(folder.environment.read_text())["command"])
 
 
 def _versions() -> Mapping[str, str]:

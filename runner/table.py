@@ -232,20 +232,20 @@ def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
         ) from error
 
 
-def recover(path: Path, columns: Columns) -> tuple[int, dict[str, str], int]:
+def recover(path: Path, columns: Columns, *, cut: bool = True) -> tuple[int, dict[str, str], int]:
     """Cuts a table back to its last whole row: the rows, the last one's cells, and the bytes that were cut.
 
-    A write that was torn leaves half a line, or zeros where the disk was given space but no content.
-    Raises BadInput if the table is not that of these columns.
+    A write that was torn leaves half a line, or zeros where the disk was given space but no content. Without
+    `cut` the table of another process is only looked at. Raises BadInput if it is not that of these columns.
     """
     if not path.exists():
         return 0, {}, 0
-    with path.open("r+b") as file:
+    with path.open("r+b" if cut else "rb") as file:
         size = os.fstat(file.fileno()).st_size
         end, last = _whole(file, size) if size else (0, b"")
         if end and file.read(len(columns.header)) != columns.header:
             raise BadInput(f"{path} does not begin with the columns of this study: {columns.header.decode().strip()}")
-        if end < size:
+        if cut and end < size:
             file.truncate(end)
             os.fsync(file.fileno())
     if end and last == b"":
@@ -265,6 +265,23 @@ def _whole(file: Any, size: int) -> tuple[int, bytes]:
         end = content.rfind(b"\n", 0, size if zero < 0 else zero) + 1
         start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
         return end, content[start:end].rstrip(b"\n") if start else b""
+
+
+def first(path: Path, columns: Columns) -> int | None:
+    """The number of a table's first row, None where it has none."""
+    with path.open("rb") as file:
+        file.seek(len(columns.header))
+        number = file.readline().partition(b",")[0]
+    return int(number) if number else None
+
+
+def lines(path: Path, skip: int) -> Iterator[bytes]:
+    """A table's bytes after its header and as many rows."""
+    with path.open("rb") as file:
+        for _ in range(1 + skip):
+            file.readline()
+        while content := file.read(1 << 24):
+            yield content
 
 
 def place(extent: Extent, columns: Columns, cells: Mapping[str, str]) -> int:

@@ -87,6 +87,21 @@ def test_an_extension_that_is_cut_short_is_taken_up_by_another(toy):
     assert frame["run"].tolist() == list(range(45))
 
 
+def test_an_extension_that_never_wrote_a_row_is_made_whole(toy):
+    """Its record is there, and the last row of the table is a run of the new product, too."""
+    first = toy("-m", "task=line", "slope=1,2", "seed=range(0,20)", "study=mine")
+    before = first.csv
+    more = ("-m", "task=line", "slope=1,2", "seed=range(0,30)", "shift=0,1", "study=mine")
+    toy(*more)
+    whole = first.csv
+    for rows in (40, 41, 60):
+        (first.folder / "results.csv").write_bytes(b"".join(whole.splitlines(keepends=True)[: 1 + rows]))
+        assert toy(*more).status == 0
+        assert first.csv == whole
+    assert whole.startswith(before)
+    assert len(first.frame) == 120
+
+
 def test_the_summary_of_an_extension_is_that_of_all_its_runs(toy):
     toy("-m", "task=divide", "slope=2,0", "seed=range(0,5)", "study=mine")
     extended = toy("-m", "task=divide", "slope=2,0", "seed=range(0,9)", "study=mine").out

@@ -13,7 +13,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import execute, extent, inputs, program, summary, table
+from runner import execute, extent, inputs, program, shards, summary, table
 from runner.plan import Axis, Plan, Segment, Study
 from runner.task import Kind, Parameter, Task
 
@@ -50,7 +50,7 @@ def all_rows(study):
 @given(axes, statics, block_sizes)
 def test_blocks_give_every_run_once_and_in_order(lengths, numbers, size):
     study = plan(lengths, numbers)
-    blocks = list(study.blocks(dict.fromkeys(study.groups, size)))
+    blocks = list(study.blocks(dict.fromkeys(study.groups, size), study.todo()))
     assert [run for block in blocks for run in block.numbers] == list(range(study.runs))
     assert all(len(block) <= size for block in blocks)
     rows = [row for block in blocks for row in rows_of(study, block.segment, block.places)]
@@ -70,11 +70,30 @@ def test_an_extension_runs_what_no_earlier_extent_has(before, old, after, new, d
         return ~extent.contains([there], keys[segment], second.traced(segment, places), len(places))
 
     expected = [row for row in all_rows(second) if row not in set(all_rows(first)[:stop])]
-    blocks = list(second.blocks(dict.fromkeys(second.groups, size), left, 100))
+    todo = second.todo(left, 100)
+    blocks = list(second.blocks(dict.fromkeys(second.groups, size), todo))
     found = [row for block in blocks for row in rows_of(second, block.segment, block.places)]
     assert found == expected
     assert [run for block in blocks for run in block.numbers] == list(range(100, 100 + len(expected)))
-    assert sum(second.count(left)) == len(expected)
+    assert sum(todo.counts) == sum(todo.missing) == len(expected)
+
+    cuts = sorted(data.draw(st.sets(st.integers(100, 100 + len(expected)), max_size=6)))
+    spans = [range(start, stop) for start, stop in zip(cuts[::2], cuts[1::2], strict=False)]
+    some = replace(todo, spans=spans)
+    blocks = list(second.blocks(dict.fromkeys(second.groups, size), some))
+    numbers = [run for block in blocks for run in block.numbers]
+    assert numbers == [run for span in spans for run in span]
+    assert [row for block in blocks for row in rows_of(second, block.segment, block.places)] == [
+        expected[number - 100] for number in numbers
+    ]
+    assert sum(some.missing) == len(numbers)
+    assert all(len(block) <= size for block in blocks)
+
+
+def test_shares_cover_the_spans_and_are_of_one_size():
+    assert shards.shares([range(5, 15)], 3) == [range(5, 9), range(9, 13), range(13, 15)]
+    assert shards.shares([range(0, 2)], 8) == [range(0, 1), range(1, 2)]
+    assert shards.shares([range(0, 4), range(6, 8)], 2) == [range(0, 3), range(3, 4), range(6, 8)]
 
 
 @pytest.mark.parametrize("column", [[5], [3, 1, 2], list(range(7, 5000, 3)), [*range(200), 9**9]])
@@ -130,7 +149,7 @@ def test_the_summary_is_the_mean_and_deviation_over_the_seeds(lengths, numbers, 
     values[:: seed % 5 + 2] = np.nan
     output = program.Output("m", (), np.dtype(np.float32))
     gathered = summary.summary(study, [output])
-    for block in study.blocks(dict.fromkeys(study.groups, size)):
+    for block in study.blocks(dict.fromkeys(study.groups, size), study.todo()):
         gathered = summary.add(gathered, block, {"m": values[block.numbers]})
     table = values.astype(np.float64).reshape(-1, lengths[0])[: summary.SHOWN_POINTS]
     finite = np.isfinite(table).sum(axis=1)
