@@ -3,10 +3,13 @@
     python benchmarks/durability.py [--quick]
 
 - 50 kills at random moments, start-up and compilation included, and after each the same command: the table of
-  every study must have the bytes of one that was never interrupted;
+  every study must have the bytes of one that was never interrupted. In every second study the runs are shared out
+  over two processes by joblib, so that merges are hit, too;
 - resuming a finished study of 1,000,000 runs, beyond the imports: at most 3 s;
 - extending one of 1,000,000 runs by 1,000, beyond imports and compilation: at most 4 s;
-- the marginal cost of a run with syncing against the same without: at most 1.10.
+- the marginal cost of a run with syncing against the same without: at most 1.10;
+- the marginal cost of a run in two shards by joblib, merge included, against one process with two threads: at
+  most 1.15.
 
 The seconds beyond imports and compilation are those of a whole process less those of a process that runs a single
 run of the same signature from the cache.
@@ -15,6 +18,7 @@ run of the same signature from the cache.
 import argparse
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +26,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from runner import study
+from runner.study import Folder
+
 ROOT = Path(__file__).parents[1]
+SHARDS = ("hydra.sweeper.shards=2", "hydra/launcher=joblib")
 NO_SYNC = "import os; os.fsync = lambda descriptor: None; from runner.__main__ import main; main()"
 
 
@@ -46,14 +54,32 @@ def sweep(study, runs):
     return "-m", "task=mixed_train", "lr=0.1,0.2", f"seed=range(0,{runs // 2})", f"study={study}"
 
 
+def ratio_of(place, rounds, some, one, other, code=None):
+    """The marginal cost of a run with some overrides against that with others, and with other code; the median."""
+    ratios = []
+    for _ in range(rounds):
+        costs = []
+        for overrides, own in ((one, None), (other, code)):
+            few, lot = (
+                seconds(place, *sweep("cost", runs), "overwrite=true", *overrides, code=own)
+                for runs in (some, 4 * some)
+            )
+            costs.append(lot - few)
+            for old in place.glob("outputs/cost*"):
+                shutil.rmtree(old)
+        ratios.append(costs[0] / costs[1])
+    return statistics.median(ratios)
+
+
 def killed(place, kills, runs, longest):
-    """How many kills there were, and how many of the studies they befell ended with the right bytes."""
+    """How many kills there were, how many of them left parts behind, and how the studies that they befell ended."""
     seconds(place, *sweep("whole", runs))
     whole = (place / "outputs" / "whole" / "results.csv").read_bytes()
-    chance, done, right, studies = random.Random(0), 0, 0, 0
+    chance, done, merging, right, studies = random.Random(0), 0, 0, 0, 0
     while done < kills:
         studies += 1
-        command = sweep(f"killed{studies}", runs)
+        folder = Folder(place / "outputs" / f"killed{studies}")
+        command = [*sweep(folder.path.name, runs), *(SHARDS if studies % 2 else ())]
         for _ in range(chance.randint(1, 5)):
             process = start(place, *command)
             try:
@@ -62,11 +88,13 @@ def killed(place, kills, runs, longest):
                 process.kill()
                 process.wait()
                 done += 1
+                merging += folder.results.exists() and any(folder.parts)
+                while any(map(study.in_use, [folder, *folder.parts])):  # shards without a parent end on their own
+                    time.sleep(0.1)
         seconds(place, *command)
-        table = place / "outputs" / f"killed{studies}" / "results.csv"
-        right += table.read_bytes() == whole
-        table.unlink()
-    return done, right, studies
+        right += folder.results.read_bytes() == whole and not folder.parts
+        folder.results.unlink()
+    return done, merging, right, studies
 
 
 def main():
@@ -85,20 +113,15 @@ def main():
         for what, values, most in ((f"resuming {many:,} runs", resumed, 3), ("extending them by 1,000", extended, 4)):
             print(f"| {what}, s beyond a single run | {statistics.median(values):.1f} | ≤ {most} |", flush=True)
 
-        costs = []
-        for i in range(rounds):
-            pair = []
-            for code in (None, NO_SYNC):
-                few, lot = (
-                    seconds(place, *sweep(f"cost{runs}-{i}-{code is None}", runs), code=code)
-                    for runs in (some, 4 * some)
-                )
-                pair.append(lot - few)
-            costs.append(pair[0] / pair[1])
-        print(f"| marginal cost with syncing against without | {statistics.median(costs):.2f} | ≤ 1.10 |", flush=True)
+        ratio = ratio_of(place, rounds, some, (), (), code=NO_SYNC)
+        print(f"| marginal cost with syncing against without | {ratio:.2f} | ≤ 1.10 |", flush=True)
 
-        done, right, studies = killed(place, kills, some, longest=2 * alone)
-        print(f"| kills, studies that they befell, of these with the right bytes | {done}, {studies}, {right} | all |")
+        ratio = ratio_of(place, rounds, 4 * some, SHARDS, ("threads=2",))
+        print(f"| marginal cost in two joblib shards against two threads | {ratio:.2f} | ≤ 1.15 |", flush=True)
+
+        done, merging, right, studies = killed(place, kills, some, longest=2.5 * alone)
+        print(f"| kills, of them while parts were merged | {done}, {merging} | ≥ 50 |")
+        print(f"| studies that they befell, of these with the right bytes | {studies}, {right} | all |")
 
 
 if __name__ == "__main__":

@@ -132,17 +132,16 @@ def run_missing(
 
     now = record.extended(past, plan, sum(todo.counts), execute.outputs(books.groups), facts)
     empty, last, problem = summary.summary(plan, now.columns.outputs), None, None
-    if not books.missing:
-        totals = past.summed(empty, plan)
-    else:
+    totals = past.summed(empty, plan)
+    if books.missing:
         study.write(folder.record, record.text(now))
         study.write_environment(folder, study.environment([] if elsewhere(launcher) else program.devices()))
         study.write_config(folder, written)
         if launcher or past.spans:
-            problem = run_parts(books, folder, policy, launcher)
-            totals = parts.past(folder).summed(empty, plan)
+            whole, problem = run_parts(books, folder, policy, launcher, totals)
+            totals = whole or parts.past(folder).summed(empty, plan)
         else:
-            totals, last, problem = run_blocks(books, now.columns, folder, past.summed(empty, plan))
+            totals, last, problem = run_blocks(books, now.columns, folder, totals)
 
     already = f", {plan.runs - books.missing:,} of them there already" if books.missing < plan.runs else ""
     console.print_results(plan, totals, last)
@@ -170,10 +169,13 @@ def run_blocks(
     return totals, last, _failed(books.failed, plan.runs, books.reasons)
 
 
-def run_parts(books: "Ledger", folder: Folder, policy: Policy, launcher: Shards | None) -> str | None:
-    """Shares out what is missing over shards, and lets the table take in what they made; tells what went wrong.
+def run_parts(
+    books: "Ledger", folder: Folder, policy: Policy, launcher: Shards | None, totals: "Summary"
+) -> tuple["Summary | None", str | None]:
+    """Shares out what is missing over shards, and lets the table take in what they made.
 
-    Without a launcher it makes the parts itself: what lies between those that are there.
+    Without a launcher it makes the parts itself: what lies between those that are there. Returns the totals, if
+    every shard can tell its own, and what went wrong.
     """
     from runner import console, ledger, parts, program
 
@@ -191,15 +193,16 @@ def run_parts(books: "Ledger", folder: Folder, policy: Policy, launcher: Shards 
         number = stop()
     folder.end.unlink(missing_ok=True)
 
+    whole = parts.summed(folder, totals)
     left = sum(map(len, parts.past(folder).todo(plan).spans))
     made = books.missing - left
     if left and number:
         raise Stopped(number, _stopped(made, books.missing, folder))
     if left:
         why = f": {problems[0]}" if problems else ""
-        return f"{left:,} of {books.missing:,} runs are missing{why}; {goes_on(folder)}"
+        return None, f"{left:,} of {books.missing:,} runs are missing{why}; {goes_on(folder)}"
     failed, reasons = ledger.failures(folder.programs.read_text() if folder.programs.exists() else "")
-    return _failed(failed, plan.runs, reasons)
+    return whole, _failed(failed, plan.runs, reasons)
 
 
 def _failed(failed: int, runs: int, reasons: list[str]) -> str | None:

@@ -7,9 +7,10 @@ import json
 import shutil
 from dataclasses import replace
 
-from runner import ledger, record, study, table
+from runner import ledger, record, study, summary, table
 from runner.record import Facts, Past, Record
 from runner.study import Folder
+from runner.summary import Summary
 
 
 def past(folder: Folder) -> Past:
@@ -30,9 +31,7 @@ def past(folder: Folder) -> Past:
     while parts and parts[0][1].start <= rows:
         part, numbers = parts.pop(0)
         if numbers.stop > rows:
-            with table.appending(folder.results, told.columns.header) as append:
-                for content in table.lines(part.results, rows - numbers.start):
-                    append(content)
+            table.take_in(folder.results, part.results, told.columns, rows, rows - numbers.start)
             rows = numbers.stop
         _remove(part, folder)
     after = record.past(folder.record, folder.results)
@@ -52,6 +51,15 @@ def _recovered(folder: Folder, known: Record) -> tuple[list[tuple[Folder, range]
         else:
             shutil.rmtree(part.path)
     return found, torn
+
+
+def summed(folder: Folder, totals: Summary) -> Summary | None:
+    """The totals with those of the parts; None where a part cannot tell, because its shard was lost."""
+    for part in folder.parts:
+        if not part.summary.exists():
+            return None
+        totals = summary.joined(totals, json.loads(part.summary.read_text()))
+    return totals
 
 
 def _remove(part: Folder, folder: Folder) -> None:

@@ -1,5 +1,6 @@
 """Shards: the runs of a sweep shared out over the jobs of a Hydra launcher, each of which makes a part of its own."""
 
+import json
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ def make(
     What of the part is there is kept. Raises BadInput if the machine, the code or the versions are not those of
     the study, or of the other shards.
     """
-    from runner import ledger, parts, program, record, table, work
+    from runner import ledger, parts, program, record, summary, table, work
 
     mine = folder.part(numbers.start)
     with study.held(mine):
@@ -109,9 +110,12 @@ def make(
         done, _, _ = table.recover(mine.results, columns)
         if done >= numbers.stop:
             return
+        mine.summary.unlink(missing_ok=True)
         todo = past.todo(plan, range(max(done, numbers.start), numbers.stop))
-        books = work.opened(plan, todo, is_begun=True)
+        books, totals = work.opened(plan, todo, is_begun=True), summary.summary(plan, columns.outputs)
         for result in work.results(books, columns, mine.results, lambda: stop() or folder.end.exists()):
-            books = ledger.entered(books, result)
+            books, totals = ledger.entered(books, result), summary.add(totals, result.block, result.outputs)
             advance(len(result.block))
         study.write(mine.programs, ledger.text(books, program.devices()))
+        if not done:
+            study.write(mine.summary, json.dumps(summary.packed(totals)))

@@ -60,6 +60,11 @@ class Folder:
         return self.path / "facts.json"
 
     @property
+    def summary(self) -> Path:
+        """In a part's folder, the summary of all of its rows."""
+        return self.path / "summary.json"
+
+    @property
     def end(self) -> Path:
         """Its presence asks the shards to end."""
         return self.path / ".end"

@@ -11,6 +11,8 @@ from runner.extent import Extent, Values
 from runner.plan import Block, Plan, Segment
 from runner.task import Output
 
+GATHERED = ("runs", "values", "count", "mean", "squares")
+
 SHOWN_POINTS = 20
 """Points that a printed summary shows; of the others nothing is gathered, and memory stays bounded."""
 
@@ -137,12 +139,17 @@ def add_table(summary: Summary, extent: Extent, batches: Iterable[tuple[str, Val
 
 
 def _merge(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> Summary:
-    """Joins the moments of new values `(runs, metrics)` to those gathered (Chan, Golub and LeVeque, 1979)."""
+    """Adds the moments of new values `(runs, metrics)` to those gathered."""
     finite = np.isfinite(values)
     values = np.where(finite, values, 0.0)
     added = _sums(summary, numbers, finite)
     mean = np.divide(_sums(summary, numbers, values), added, out=np.zeros_like(summary.mean), where=added > 0)
     squares = _sums(summary, numbers, np.where(finite, (values - mean[numbers]) ** 2, 0.0))
+    return _joined(summary, added, mean, squares)
+
+
+def _joined(summary: Summary, added: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> Summary:
+    """The moments of two sets of values as those of their union (Chan, Golub and LeVeque, 1979)."""
     count = summary.count + added
     share = np.divide(added, count, out=np.zeros_like(count), where=count > 0)
     delta = mean - summary.mean
@@ -152,6 +159,18 @@ def _merge(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> Summary
         mean=summary.mean + delta * share,
         squares=summary.squares + squares + delta**2 * summary.count * share,
     )
+
+
+def packed(summary: Summary) -> dict[str, Any]:
+    """What was gathered, as JSON holds it."""
+    return {name: getattr(summary, name).tolist() for name in GATHERED}
+
+
+def joined(summary: Summary, data: Mapping[str, Any]) -> Summary:
+    """The summary with what another one of the same plan has gathered and packed."""
+    more = {name: np.array(data[name]).reshape(getattr(summary, name).shape) for name in GATHERED}
+    counted = replace(summary, runs=summary.runs + more["runs"], values=summary.values + more["values"])
+    return _joined(counted, more["count"], more["mean"], more["squares"])
 
 
 def _sums(summary: Summary, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -275,13 +275,21 @@ def first(path: Path, columns: Columns) -> int | None:
     return int(number) if number else None
 
 
-def lines(path: Path, skip: int) -> Iterator[bytes]:
-    """A table's bytes after its header and as many rows."""
-    with path.open("rb") as file:
+def take_in(path: Path, part: Path, columns: Columns, rows: int, skip: int) -> None:
+    """Appends another table to the one at `path`, which has so many rows; that many of the other are in it already.
+
+    All is on disk when this returns. Raises what `appending` does.
+    """
+    if rows == 0:
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        return
+    with appending(path, columns.header) as append, part.open("rb") as file:
         for _ in range(1 + skip):
             file.readline()
         while content := file.read(1 << 24):
-            yield content
+            append(content)
 
 
 def place(extent: Extent, columns: Columns, cells: Mapping[str, str]) -> int:

@@ -33,7 +33,7 @@ def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
 def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
     whole = toy(*SWEEP)
     content, table = whole.csv, whole.folder / "results.csv"
-    places = [0, 5, content.index(b"\n") + 1, *random.Random(0).sample(range(len(content)), 8), len(content) - 1]
+    places = [0, 5, content.index(b"\n") + 1, *random.Random(0).sample(range(len(content)), 3), len(content) - 1]
     for place in places:
         for tail in (b"", b"\0" * 5000, b"\0\0\n12,", b'7,"line",0'):
             table.write_bytes(content[:place] + tail)

@@ -42,7 +42,7 @@ def lose(monkeypatch):
     return fail
 
 
-@pytest.mark.parametrize("count", [2, 3, 11])
+@pytest.mark.parametrize("count", [2, 5])
 def test_any_number_of_shards_gives_the_bytes_of_one(toy, count):
     whole = toy(*SWEEP, "study=whole")
     cut = toy(*SWEEP, "study=cut", f"hydra.sweeper.shards={count}")
@@ -62,7 +62,7 @@ def test_an_extension_in_shards_is_that_of_one_process(toy):
     assert cut.csv == whole.csv
 
 
-@pytest.mark.parametrize("then", [(), ("hydra.sweeper.shards=2",), ("hydra.sweeper.shards=5",)])
+@pytest.mark.parametrize("then", [(), ("hydra.sweeper.shards=3",)])
 def test_a_lost_shard_costs_only_itself(toy, lose, then):
     whole = toy(*SWEEP, "study=whole")
     lose({1: 1, 3: 2, 4: 0})
@@ -92,7 +92,7 @@ def test_parts_are_kept_for_their_own_sweep(toy, lose):
     assert len(lost.frame) == 440
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_merge_that_is_cut_anywhere_ends_with_the_same_bytes(toy, lose, seed):
     whole = toy(*SWEEP, "study=whole").csv
     lose({1: 0})
