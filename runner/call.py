@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from runner import config as configs
 from runner import interrupt, shards, study
@@ -225,4 +227,11 @@ def leave(error: Exception) -> NoReturn:
     if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exception(error)
     print(f"error: {configs.explained(error)}", file=sys.stderr)
-    sys.exit(128 + error.number if isinstance(error, Stopped) else 1 if isinstance(error, StudyFailed) else 2)
+    sys.exit(_status(error))
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, Stopped):
+        return 128 + error.number
+    asked_wrongly = BadInput, HydraException, OmegaConfBaseException, NotADirectoryError, IsADirectoryError
+    return 2 if isinstance(error, asked_wrongly) else 1

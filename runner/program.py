@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -302,6 +303,29 @@ def use_cache() -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        _mend(folder)
+
+
+TORN = "Error reading persistent compilation cache entry"
+"""How JAX's warning begins that an entry cannot be read; it compiles again, and yet never replaces the entry."""
+
+
+def _mend(folder: Path) -> None:
+    """Empties the cache, in place of the warning, where a kill has torn an entry: so it is written anew."""
+    show = warnings.showwarning
+    if getattr(show, "folder", None) == folder:
+        return
+
+    def mend(message: Any, *about: Any, **more: Any) -> None:
+        if not str(message).startswith(TORN):
+            show(message, *about, **more)
+            return
+        for entry in folder.iterdir():
+            entry.unlink(missing_ok=True)
+
+    mend.folder = folder  # type: ignore[attr-defined]
+    warnings.filterwarnings("always", TORN)
+    warnings.showwarning = mend
 
 
 _LOCAL = threading.local()

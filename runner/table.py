@@ -198,13 +198,8 @@ def _status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
 def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
     """The function that appends rows to the table, which is made where there is none.
 
-    All is on disk when the block ends. Raises BadInput if the table cannot be opened, and StudyFailed if it
-    can no longer be written.
+    All is on disk when the block ends. Raises StudyFailed if the disk refuses.
     """
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from error
     synced = time.monotonic()
 
     def sync() -> None:
@@ -221,7 +216,7 @@ def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
             sync()
 
     try:
-        with file:
+        with path.open("ab") as file:
             if file.tell() == 0:
                 append(header)
             yield append

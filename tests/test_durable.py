@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from jax.experimental.compilation_cache import compilation_cache
 
 import runner
-from runner import program, studies, study
+from runner import call, program, studies, study
 from runner.errors import BadInput
 
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
@@ -213,6 +215,34 @@ def test_a_full_disk_is_taken_up_again(toy, monkeypatch):
     assert "No space left on device" in stopped.err
     assert toy(*SWEEP[:-1], "study=other").status == 0
     assert (stopped.folder / "results.csv").read_bytes() == whole
+
+
+def test_an_executable_that_a_kill_has_torn_is_replaced(tmp_path, monkeypatch, toy):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ("task=line", "x.shape=[9]", "lanes=3", "study=mine", "overwrite=true")
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+
+    def call():
+        jax.clear_caches()
+        called = toy(*command)
+        assert (called.status, called.err) == (0, "")
+        return pd.read_csv(tmp_path / "outputs/mine/programs.csv")["cache_hit"].item()
+
+    try:
+        assert [call(), call()] == [False, True]
+        for entry in tmp_path.glob("cache/seedbed/*/jit_program*"):
+            entry.write_bytes(entry.read_bytes()[:1000])
+        assert [call(), call()] == [False, True]
+    finally:
+        compilation_cache.reset_cache()
+
+
+def test_a_disk_that_refuses_is_a_failure_and_no_mistake(capsys):
+    for error, status in ((OSError(30, "Read-only file system", "x"), 1), (NotADirectoryError(20, "No", "x"), 2)):
+        with pytest.raises(SystemExit, match=str(status)):
+            call.leave(error)
+        assert f"error: cannot write x: {error.strerror}" in capsys.readouterr().err
 
 
 def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
