@@ -5,7 +5,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,7 +46,7 @@ def run(config: DictConfig, launcher: Shards | None = None) -> None:
     try:
         policy, plan, written = configs.policy(config), Plan(configs.read(config)), configs.written(config)
         if numbers := shards.part(config):
-            run_shard(plan, folder, policy, numbers)
+            run_shard(plan, folder, policy, numbers, partial(shards.is_alone, config))
         else:
             run_study(plan, folder, policy, written, launcher)
     except (BadInput, StudyFailed, Stopped) as error:
@@ -56,19 +57,19 @@ def run(config: DictConfig, launcher: Shards | None = None) -> None:
         study.discard(folder)
 
 
-def run_shard(plan: Plan, folder: Folder, policy: Policy, numbers: range) -> None:
+def run_shard(plan: Plan, folder: Folder, policy: Policy, numbers: range, is_alone: Callable[[], bool]) -> None:
     """The way of a shard, in a process of the launcher: the runs of these numbers into a part of the study."""
     from runner import program  # JAX, only from here on
 
-    home = os.getppid()
     program.use_cache()
     with interrupt.requests() as asked:
 
         def stop() -> bool:
-            return bool(asked()) or os.getppid() != home
+            return bool(asked()) or is_alone()
 
-        shards.make(plan, folder, numbers, accept=policy.on_mismatch == "accept", stop=stop)
-    if os.getppid() != home:
+        if not is_alone():
+            shards.make(plan, folder, numbers, accept=policy.on_mismatch == "accept", stop=stop)
+    if is_alone():
         os._exit(1)  # nobody waits for the answer, and a worker would wait minutes for more to do
 
 

@@ -134,7 +134,12 @@ def _task(config: DictConfig) -> Task:
     name = str(declared.get("name") or declared["_target_"])
     outputs = declared.get("outputs") or ()
     outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
-    task = tasks.load(name, str(declared["_target_"]), outputs)
+    metrics = declared.get("metrics") or {}
+    if not isinstance(metrics, dict):
+        raise BadInput(f"task {name!r}: metrics must be a mapping such as {{loss: minimize}}, got {metrics!r}")
+    task = tasks.load(
+        name, str(declared["_target_"]), outputs, tuple((str(key), str(value)) for key, value in metrics.items())
+    )
     _check_names(task, config)
     return task
 

@@ -5,7 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,7 @@ class Record:
     """The columns of a study's table, the facts that its rows share, and the runs that its calls added.
 
     `planned` are the rows of the table when all of them are there; `accepted` are the differences that the user
-    took into the bargain, in words.
+    took into the bargain, in words; `metrics` tells of some outputs whether to `minimize` or to `maximize` them.
     """
 
     columns: Columns
@@ -43,6 +43,7 @@ class Record:
     extents: tuple[Extent, ...]
     planned: int
     accepted: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def _is_choice(key: str, segment: Segment) -> bool:
 def _values(segment: Segment, columns: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {"outputs": list(segment.task.outputs)}
     for name, given in segment.inputs.items():
-        for field in ("shape", "dtype", "fill", "seed", "values", "file"):
-            values[f"{name}.{field}"] = getattr(given, field)
+        for part in ("shape", "dtype", "fill", "seed", "values", "file"):
+            values[f"{name}.{part}"] = getattr(given, part)
         if given.file is not None:
             values[f"content of {name}.file={given.file}"] = _digest(Path(given.file).read_bytes())
     for name, static in segment.static.items():
@@ -204,9 +205,10 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
     column for an output.
     """
     before, planned = past.record, past.rows + missing
+    metrics = dict(pair for segment in plan.study.segments for pair in segment.task.metrics)
     if before is None:
         columns = table.columns(table.parameters(plan), outputs)
-        return Record(columns, facts, (table.extent(plan, columns),), planned)
+        return Record(columns, facts, (table.extent(plan, columns),), planned, metrics=metrics)
     has = [output.name for output in before.columns.outputs]
     for output in outputs:
         if output.name not in has:
@@ -216,7 +218,8 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
         extents = (*before.extents[:-1], replace(added, first=last.first))
     else:
         extents = (*before.extents, added)
-    return replace(before, facts={**before.facts, **facts}, extents=extents, planned=planned)
+    facts, metrics = {**before.facts, **facts}, {**before.metrics, **metrics}
+    return replace(before, facts=facts, metrics=metrics, extents=extents, planned=planned)
 
 
 def text(record: Record) -> str:
@@ -228,6 +231,7 @@ def text(record: Record) -> str:
         "facts": dict(record.facts),
         "planned": record.planned,
         "accepted": list(record.accepted),
+        "metrics": dict(record.metrics),
         "extents": [extent.packed(each) for each in record.extents],
     }
     return json.dumps(data, indent=1) + "\n"
@@ -244,7 +248,8 @@ def read(path: Path) -> Record | None:
         outputs = [Output(o["name"], tuple(o["shape"]), _dtype(o["dtype"])) for o in data["columns"]["outputs"]]
         columns = Columns(data["columns"]["parameters"], tuple(outputs))
         extents = tuple(extent.unpacked(each) for each in data["extents"])
-        return Record(columns, data["facts"], extents, data["planned"], tuple(data["accepted"]))
+        known = data["facts"], extents, data["planned"], tuple(data["accepted"])
+        return Record(columns, *known, metrics=data.get("metrics", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({error}); move the folder away, or give another name") from error
 

@@ -1,6 +1,7 @@
 """Shards: the runs of a sweep shared out over the jobs of a Hydra launcher, each of which makes a part of its own."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,10 @@ class Shards:
 
     def launch(self, folder: Folder, spans: Sequence[range], cores: int) -> list[str]:
         """Runs the spans as jobs until all have ended, and tells what went wrong in them."""
-        jobs = [[*self.job, f"hydra.sweep.dir={sweep.quoted(str(folder.path))}", part] for part in map(_part, spans)]
+        shared = [*self.job, f"hydra.sweep.dir={sweep.quoted(str(folder.path))}"]
+        if self.name != "SlurmLauncher":  # whose jobs need nobody to wait for them
+            shared.append(f"sweep.caller=[{sweep.quoted(socket.gethostname())},{os.getpid()}]")
+        jobs = [[*shared, f"sweep.part=[{span.start},{span.stop}]"] for span in spans]
         threads = self.threads(len(spans), cores)
         if threads is not None and not any(line.startswith("threads=") for line in self.job):
             jobs = [[*job, f"threads={threads}"] for job in jobs]
@@ -62,13 +66,20 @@ class Shards:
         return [str(each._return_value) for each in returned if each.status is JobStatus.FAILED]
 
 
-def _part(numbers: range) -> str:
-    return f"sweep.part=[{numbers.start},{numbers.stop}]"
-
-
 def part(config: DictConfig) -> range | None:
     """The runs that a job is to make as a shard; None if it is none."""
     return range(*config.sweep.part) if config.sweep.part else None
+
+
+def is_alone(config: DictConfig) -> bool:
+    """Whether the call that waits for a shard is gone: for a process of another host nobody can tell."""
+    if not config.sweep.caller or config.sweep.caller[0] != socket.gethostname():
+        return False
+    try:
+        os.kill(config.sweep.caller[1], 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def shares(spans: Sequence[range], count: int) -> list[range]:

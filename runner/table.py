@@ -339,6 +339,70 @@ def _keyed(frame: Any, columns: Columns, scalars: Sequence[str]) -> Iterator[Any
         yield _key(given), values, {} if status == "failed" else {name: group[name].to_numpy() for name in scalars}
 
 
+@dataclass(frozen=True)
+class Coded:
+    """Some rows of a table: of each parameter the texts that its cells have and which one each row has.
+
+    `codes` are int32 `(rows,)`, -1 for an empty cell; `seeds` int64, -1 where there is none; `status` bytes;
+    `outputs` the chosen ones: numbers float64 `(rows,)`, NaN where there is none, or arrays as lists of texts.
+    """
+
+    texts: Mapping[str, list[str]]
+    codes: Mapping[str, np.ndarray]
+    seeds: np.ndarray
+    status: np.ndarray
+    outputs: Mapping[str, Any]
+
+
+def coded(path: Path, columns: Columns, outputs: Sequence[str]) -> Iterator[Coded]:
+    """The table in batches of rows, with the chosen outputs only: memory does not grow with the others.
+
+    Raises BadInput where the table is damaged, with the words of the reader, which tell the row.
+    """
+    static = [name for name in ("task", *columns.parameters) if name != "seed"]
+    shapes = {output.name: output.shape for output in columns.outputs}
+    kinds = dict.fromkeys([*static, "status"], pa.dictionary(pa.int32(), pa.string()))
+    kinds |= {name: pa.float64() if shapes[name] == () else pa.string() for name in outputs}
+    kinds |= {o.name: pa.string() for o in columns.outputs if o.name in outputs and o.dtype.kind == "b"}
+    kinds |= {"seed": pa.uint32()} if columns.parameters.get("seed") == "uint32" else {}
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=kinds,
+        include_columns=list(kinds),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
+    reading = pyarrow.csv.ReadOptions(block_size=1 << 24)
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    try:
+        with pyarrow.csv.open_csv(path, reading, parsing, convert) as reader:
+            for batch in reader:
+                yield _coded(batch, static, outputs, shapes)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"{path} cannot be read: {error}. The study's own command cuts a torn tail off") from error
+
+
+def _coded(batch: Any, static: Sequence[str], outputs: Sequence[str], shapes: Mapping[str, Any]) -> Coded:
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    codes = {name: _indices(columns[name]) for name in static}
+    texts = {name: columns[name].dictionary.to_pylist() for name in static}
+    missing = np.full(len(batch), -1, dtype=np.int64)
+    seeds = pc.fill_null(columns["seed"].cast(pa.int64()), -1).to_numpy() if "seed" in columns else missing
+    names = np.array([*columns["status"].dictionary.to_pylist(), ""], dtype="S9")
+    values = {n: _numbers(columns[n]) if shapes[n] == () else columns[n].to_pylist() for n in outputs}
+    return Coded(texts, codes, seeds, names[_indices(columns["status"])], values)
+
+
+def _indices(column: Any) -> np.ndarray:
+    return pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+
+
+def _numbers(column: Any) -> np.ndarray:
+    if pa.types.is_string(column.type):
+        column = pc.equal(column, "true").cast(pa.int8()).cast(pa.float64())
+    return column.to_numpy(zero_copy_only=False)
+
+
 def statuses(path: Path) -> dict[str, int]:
     """How many rows of a table have which status; a torn last line is none."""
     if not path.exists():

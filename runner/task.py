@@ -55,13 +55,17 @@ class Built:
 
 @dataclass(frozen=True)
 class Task:
-    """A function, the name that the user calls it by, and the names of what it returns (may be empty)."""
+    """A function, the name that the user calls it by, and the names of what it returns (may be empty).
+
+    `metrics` tells of some outputs whether to `minimize` or to `maximize` them.
+    """
 
     name: str
     target: str
     function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
     outputs: tuple[str, ...]
+    metrics: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,8 +89,14 @@ class Output:
 
 
 @cache
-def load(name: str, target: str, outputs: tuple[str, ...]) -> Task:
+def load(name: str, target: str, outputs: tuple[str, ...], metrics: tuple[tuple[str, str], ...] = ()) -> Task:
     """The task behind a dotted path. Raises BadInput if it cannot be imported or called by names."""
+    for metric, direction in metrics:
+        if direction not in ("minimize", "maximize") or (outputs and metric not in outputs):
+            has = f"; the outputs are: {', '.join(outputs)}" if outputs else ""
+            raise BadInput(
+                f"task {name!r}: metrics say of outputs to minimize or maximize them, got {metric}: {direction}{has}"
+            )
     try:
         function = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
@@ -96,7 +106,7 @@ def load(name: str, target: str, outputs: tuple[str, ...]) -> Task:
     signature = inspect.signature(function)
     hints = _hints(function)
     parameters = tuple(_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
-    return Task(name, target, function, parameters, outputs)
+    return Task(name, target, function, parameters, outputs, metrics)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
