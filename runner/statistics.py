@@ -5,6 +5,7 @@ Where scipy has a procedure it is taken from there. Every interval is two-sided 
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -162,6 +163,7 @@ def power(size: float, seeds: int, alpha: float) -> float:
     return float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, shift))
 
 
+@cache
 def detectable(seeds: int, alpha: float) -> float:
     """The smallest effect size d_z that a paired t-test shows with 80 % power; NaN for fewer than two seeds."""
     if seeds < 2:
@@ -179,13 +181,11 @@ def seeds_needed(size: float, alpha: float, most: int = 10**6) -> int | None:
     """The fewest seeds at which a paired t-test shows an effect size d_z with 80 % power; None beyond `most`."""
     if not math.isfinite(size) or size == 0 or power(size, most, alpha) < POWER:
         return None
-    low, high = 1, 2
-    while power(size, high, alpha) < POWER:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if power(size, middle, alpha) < POWER else (low, middle)
-    return high
+    normal = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER))
+    seeds = max(2, min(most, math.ceil((normal / size) ** 2)))  # never too many, and by a few too few
+    while power(size, seeds, alpha) < POWER:
+        seeds += 1
+    return seeds
 
 
 @dataclass(frozen=True)
