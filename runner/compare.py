@@ -424,9 +424,7 @@ def printed(made: Comparison, rows: int = SHOWN_ROWS) -> None:
     for command in [row["command"] for row in _wanting(made)][:1]:
         console.say(f"the seeds that the smallest observed difference asks for, at 80 % power: {command}")
     if len(made.differences):
-        console.say(
-            "p-values are Holm-adjusted over each metric's rows; “could show” is the smallest difference with 80 % power of one paired t-test"
-        )
+        console.say("p-values are Holm-adjusted over each metric's rows; “could show”: the smallest with 80 % power")
 
 
 def _wanting(made: Comparison) -> list[dict[str, Any]]:

@@ -435,6 +435,24 @@ def frame(path: Path, columns: Columns) -> Any:
     return read
 
 
+def first_rows(path: Path, columns: Columns, most: int) -> Any:
+    """The first rows of a table as a DataFrame: floats as float64, arrays and other parameters as texts."""
+    floats = {name: pa.float64() for name, kind in columns.parameters.items() if kind in ("float32", "float64")}
+    kinds = {name: pa.string() for name in columns.names} | floats
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+    )
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    batches, rows = [], 0
+    with pyarrow.csv.open_csv(path, None, parsing, convert) as reader:
+        for batch in reader:
+            batches.append(batch)
+            rows += len(batch)
+            if rows >= most:
+                break
+    return pa.Table.from_batches(batches).slice(0, most).to_pandas()
+
+
 def _array(cell: Any, output: Output) -> Any:
     if not isinstance(cell, str):
         return None
