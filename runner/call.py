@@ -149,6 +149,12 @@ def run_missing(
     already = f", {plan.runs - books.missing:,} of them there already" if books.missing < plan.runs else ""
     console.print_results(plan, totals, last)
     console.say(f"{console.runs(plan.runs)} in {folder.shown}{already}")
+    if policy.report:
+        from runner import compare, report
+
+        console.say(f"the report is {report.write(compare.compare([folder.path]), folder.report)}")
+    elif plan.runs > 1:
+        console.say(f"compared across seeds: python -m runner.compare {folder.shown_path}")
     if problem:
         raise StudyFailed(problem)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner import statistics
+from runner import statistics, study
 from runner.errors import BadInput
 from runner.runs import FAILED, OK, Runs, load
 from runner.study import Folder
@@ -254,9 +254,8 @@ def _command(runs: Runs, more: int) -> str:
     folder = runs.studies[0]
     if more <= 0 or len(runs.studies) > 1 or not folder.environment.exists() or runs.seed.max() < 0:
         return ""
-    words = [word for word in json.loads(folder.environment.read_text())["command"] if not word.startswith("seed=")]
-    words[0] = Path(words[0]).name
-    words = [word for word in words if not word.startswith(("study=", "overwrite="))]
+    other = ("seed=", "study=", "overwrite=")
+    words = [word for word in shlex.split(study.command(folder)) if not word.startswith(other)]
     is_sweep = any(word in ("-m", "--multirun") for word in words[3:]) or any("experiment=" in word for word in words)
     first = int(runs.seed.max()) + 1
     added = [*([] if is_sweep else ["-m"]), f"seed=range({first},{first + more})", f"study={folder.path.name}"]
@@ -384,8 +383,14 @@ def differences_table(made: Comparison, metric: str) -> tuple[list[str], list[li
     """The differences of one metric to the baseline as they are printed."""
     rows = made.differences[made.differences["metric"] == metric] if len(made.differences) else made.differences
     percent = f"{100 * made.level:g} %"
-    header = [*made.axes, "against", "pairs", "difference", f"{percent} interval", "p (t)", "p (rank)"]
-    header += ["effect", "P(better)" if metric in made.runs.directions else "P(greater)", f"{percent} interval "]
+    header = [*made.axes, "against", "the seeds show", "pairs", "difference", f"{percent} interval"]
+    header += [
+        "p (t)",
+        "p (rank)",
+        "effect",
+        "P(better)" if metric in made.runs.directions else "P(greater)",
+        f"{percent} interval ",
+    ]
     lines = []
     for row in rows.to_dict("records"):
         share = _bounds(row["improvement_low"], row["improvement_high"])
@@ -398,10 +403,11 @@ def differences_table(made: Comparison, metric: str) -> tuple[list[str], list[li
             row["effect"],
         ]
         needed = row["seeds_needed"]
-        shows = [row["verdict"], row["detectable"], "" if needed is None or math.isnan(needed) else f"{int(needed):,}"]
+        shows = [row["detectable"], "" if needed is None or math.isnan(needed) else f"{int(needed):,}"]
         labels, estimates = [_text(row[name]) for name in made.axes], map(_text, values)
-        lines.append([*labels, row["against"], pairs, *estimates, _text(row["improvement"]), share, *map(_text, shows)])
-    return [*header, "the seeds show", "could show", "seeds for 80 % power"], lines
+        cells = [*labels, row["against"], row["verdict"], pairs, *estimates, _text(row["improvement"]), share]
+        lines.append([*cells, *map(_text, shows)])
+    return [*header, "could show", "seeds for 80 % power"], lines
 
 
 def printed(made: Comparison, rows: int = SHOWN_ROWS) -> None:
@@ -512,7 +518,7 @@ def _write(made: Comparison, given: argparse.Namespace) -> None:
     if given.html:
         from runner import report
 
-        path = report.write(made, folder.path / "report.html")
+        path = report.write(made, folder.report)
         if not given.json and not given.csv:
             console.say(f"the report is {path}")
 

@@ -25,7 +25,7 @@ from runner.plan import Axis, Segment, Study, scalar_dtype
 from runner.sweep import Bundle, Swept
 from runner.task import Built, Kind, Parameter, Task
 
-SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run", "on_mismatch", "overwrite")
+SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run", "on_mismatch", "overwrite", "report")
 """Top-level keys that belong to the runner; every other one is a parameter of the task."""
 
 Picks = tuple[tuple[Swept, Any], ...]
@@ -60,16 +60,17 @@ class Policy:
     dry_run: bool
     overwrite: bool
     on_mismatch: str
+    report: bool
 
 
 def policy(config: DictConfig) -> Policy:
     """The policy of a call. Raises BadInput for what is none."""
-    for name in ("dry_run", "overwrite"):
+    for name in ("dry_run", "overwrite", "report"):
         if not isinstance(config[name], bool):
             raise BadInput(f"{name} must be true or false, got {config[name]!r}")
     if config.on_mismatch not in ("refuse", "fork", "accept"):
         raise BadInput(f"on_mismatch must be refuse, fork or accept, got {config.on_mismatch!r}")
-    return Policy(config.dry_run, config.overwrite, config.on_mismatch)
+    return Policy(config.dry_run, config.overwrite, config.on_mismatch, config.report)
 
 
 def written(config: DictConfig) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the user sees in the terminal."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -69,7 +70,10 @@ def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """Per point the count, and the mean and the standard deviation of each metric over the seeds."""
+    """Per point the count, and of each metric the mean with its 95 % interval and the standard deviation.
+
+    The interval is Student's, for it needs no more than the moments that were gathered.
+    """
     labels = [summary.points.label(number) for number in range(len(summary.runs))]
     names = list(dict.fromkeys(key for label in labels for key in label))
     nonfinite = [bool(column.any()) for column in (summary.count < summary.values).T]
@@ -78,6 +82,7 @@ def print_summary(summary: Summary) -> None:
         table.add_column(name, justify="left" if name == "task" else "right")
     for j, metric in enumerate(summary.metrics):
         table.add_column(f"{metric} mean", justify="right")
+        table.add_column("± 95 %", justify="right")
         table.add_column("std", justify="right")
         if nonfinite[j]:
             table.add_column("finite", justify="right")
@@ -85,7 +90,9 @@ def print_summary(summary: Summary) -> None:
         cells = [text(label.get(name, "")) for name in names] + [str(summary.runs[i])]
         for j in range(len(summary.metrics)):
             known = int(summary.count[i, j])
-            cells += [_estimate(summary.mean[i, j], known > 0), _estimate(summary.deviation[i, j], known > 1)]
+            half = _half(known) * summary.deviation[i, j]
+            cells += [_estimate(summary.mean[i, j], known > 0), f"{half:.2g}" if known > 1 else ""]
+            cells += [_estimate(summary.deviation[i, j], known > 1)]
             cells += [str(known) if summary.values[i, j] else ""] if nonfinite[j] else []
         table.add_row(*map(Text, cells))
     out = console()
@@ -95,6 +102,13 @@ def print_summary(summary: Summary) -> None:
     left = summary.points.count - len(labels)
     if left:
         out.print(f"… {left:,} more points, all in the table")
+
+
+def _half(count: int) -> float:
+    """Half of a 95 % interval of the mean, in standard deviations of the values."""
+    from scipy.special import stdtrit  # a tenth of a second, which only a sweep has to spend
+
+    return float(stdtrit(count - 1, 0.975)) / math.sqrt(count) if count > 1 else math.nan
 
 
 def _estimate(value: float, known: bool) -> str:

@@ -79,10 +79,23 @@ class Folder:
         return [Folder(path) for path in sorted((self.path / "parts").glob("[0-9]*"))]
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def shown(self) -> str:
         """The path of the table as it is shortest to type."""
-        relative = os.path.relpath(self.results)
-        return str(self.results) if relative.startswith("..") else relative
+        return _shortest(self.results)
+
+    @property
+    def shown_path(self) -> str:
+        """The path of the folder as it is shortest to type."""
+        return _shortest(self.path)
+
+
+def _shortest(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 @contextmanager
@@ -188,7 +201,8 @@ def environment(devices: Iterable[str]) -> dict[str, Any]:
 
 def command(folder: Folder) -> str:
     """The command of the study's last call, as it is told in a message."""
-    return shlex.join(json.loads(folder.environment.read_text())["command"])
+    program, *words = json.loads(folder.environment.read_text())["command"]
+    return shlex.join([Path(program).name, *words])
 
 
 def _versions() -> Mapping[str, str]:

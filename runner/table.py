@@ -435,6 +435,20 @@ def frame(path: Path, columns: Columns) -> Any:
     return read
 
 
+def reasons(path: Path, columns: Columns, most: int) -> dict[str, str]:
+    """The reasons of failed runs, at most so many, each with how many runs have it."""
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=["reason"], column_types={"reason": pa.string()}, strings_can_be_null=True, null_values=[""]
+    )
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    counts: dict[str, int] = {}
+    with pyarrow.csv.open_csv(path, None, parsing, convert) as reader:
+        for batch in reader:
+            for each in pc.value_counts(pc.drop_null(batch["reason"])).to_pylist():
+                counts[each["values"]] = counts.get(each["values"], 0) + each["counts"]
+    return {reason: f"{count:,} runs" for reason, count in list(counts.items())[:most]}
+
+
 def first_rows(path: Path, columns: Columns, most: int) -> Any:
     """The first rows of a table as a DataFrame: floats as float64, arrays and other parameters as texts."""
     floats = {name: pa.float64() for name, kind in columns.parameters.items() if kind in ("float32", "float64")}
