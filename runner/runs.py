@@ -100,14 +100,14 @@ def load(
     seed, status = seed[kept], status[kept]
     values, codes = ({name: column[kept] for name, column in of.items()} for of in (values, codes))
 
-    varying = [name for name, column in codes.items() if column.min() != column.max()]
+    varying = [name for name, column in codes.items() if _varies(column, codes["task"])]
     axes = varying if by is None else _chosen(by, [*codes, "seed"], "axis")
-    points, point = _numbered({name: codes[name] for name in axes})
+    points, point = _numbered({name: codes[name] for name in axes}, len(seed))
     frame = pd.DataFrame(
         {name: [labels[name][code] for code in points[name]] for name in axes}, index=range(len(point[0]))
     )
     rest = [name for name in varying if name not in axes]
-    _, (_, replicate) = _numbered({"seed": seed, **{name: codes[name] for name in rest}})
+    _, (_, replicate) = _numbered({"seed": seed, **{name: codes[name] for name in rest}}, len(seed))
     runs = Runs(
         tuple(places),
         frame,
@@ -234,7 +234,7 @@ def _of_study(studies: Sequence[_Study], names: Sequence[str], known: dict[str, 
 def _overlap(studies: Sequence[_Study], codes: Mapping[str, np.ndarray]) -> bool:
     """Whether two studies have runs that nothing tells apart."""
     seeds = np.concatenate([study.seed for study in studies])
-    first, _ = _numbered({"seed": seeds, **codes})
+    first, _ = _numbered({"seed": seeds, **codes}, len(seeds))
     return len(first["seed"]) < len(seeds)
 
 
@@ -266,9 +266,18 @@ def _kept(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> 
     return found.to_numpy()
 
 
-def _numbered(columns: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _varies(column: np.ndarray, task: np.ndarray) -> bool:
+    """Whether a parameter has several values, and not only tasks that do not know it."""
+    known = column[column >= 0]
+    if len(known) and known.min() != known.max():
+        return True
+    return len(known) < len(column) and any(len(np.unique(column[task == each])) > 1 for each in np.unique(task))
+
+
+def _numbered(
+    columns: Mapping[str, np.ndarray], rows: int
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Distinct rows of some columns, in the order of their first, and for each row `(first, number)`."""
-    rows = len(next(iter(columns.values()))) if columns else 0
     if not columns:
         return {}, (np.zeros(1, dtype=np.int64), np.zeros(rows, dtype=np.int64))
     key = np.zeros(rows, dtype=np.int64)

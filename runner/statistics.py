@@ -158,9 +158,12 @@ def power(size: float, seeds: int, alpha: float) -> float:
     if seeds < 2:
         return 0.0
     bound, shift = float(stats.t.ppf(1 - alpha / 2, seeds - 1)), abs(size) * math.sqrt(seeds)
-    if shift > 30:  # beyond what the noncentral distribution can be computed for, and certain
-        return 1.0
-    return float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, shift))
+    found = float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, shift))
+    if math.isfinite(found):
+        return found
+    # the noncentral distribution is lost at large shifts: averaged over the sample's own standard deviation instead
+    spread = np.sqrt(stats.chi2.ppf((np.arange(20000) + 0.5) / 20000, seeds - 1) / (seeds - 1))
+    return float(np.mean(stats.norm.sf(bound * spread - shift) + stats.norm.cdf(-bound * spread - shift)))
 
 
 @cache

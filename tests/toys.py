@@ -59,3 +59,15 @@ def text(seed: int) -> str:
 def pair(seed: int) -> tuple[jax.Array, jax.Array]:
     value = seed.astype(jnp.float32)
     return value, -value
+
+
+def noisy(seed: int, level: float, steps: int = 5) -> dict[str, jax.Array]:
+    """A score around a level, and a curve that falls towards it; not finite where the level is negative."""
+    noise = jax.random.normal(jax.random.key(seed))
+    score = jnp.where(level < 0, jnp.nan, level + noise)
+    return {"score": score, "curve": score + 1.0 / (1.0 + jnp.arange(steps, dtype=jnp.float32))}
+
+
+def noisier(seed: int, level: float) -> dict[str, jax.Array]:
+    """The same score on another data set."""
+    return {"score": level + 2.0 * jax.random.normal(jax.random.key(seed + 1000))}

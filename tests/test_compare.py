@@ -1,0 +1,366 @@
+"""Comparisons across seeds: numbers by hand and by scipy, pictures, and the page."""
+
+import json
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from runner import compare, figures, report, statistics
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_interval_of_a_mean_is_students_and_then_a_bootstrap():
+    few = RNG.normal(size=7)
+    half = stats.t.ppf(0.975, 6) * few.std(ddof=1) / math.sqrt(7)
+    found = statistics.mean_interval(few, 0.95)
+    assert (found.low, found.high, found.method) == (few.mean() - half, few.mean() + half, "t")
+    some = RNG.lognormal(size=40)
+    found = statistics.mean_interval(some, 0.9)
+    expected = stats.bootstrap(
+        (some,), np.mean, n_resamples=1999, confidence_level=0.9, rng=np.random.default_rng(20220101)
+    )
+    assert (found.low, found.high, found.method) == (*expected.confidence_interval, "BCa")
+    assert found == statistics.mean_interval(some, 0.9)
+    assert statistics.mean_interval(RNG.normal(size=600), 0.95).method == "t"
+    assert statistics.mean_interval(np.ones(3), 0.95) == statistics.Interval(1, 1, "constant")
+    assert statistics.mean_interval(np.ones(1), 0.95).method == ""
+
+
+def test_shares_have_wilsons_interval():
+    for wins, count in ((0, 3), (7, 10), (10, 10)):
+        found = statistics.share_interval(wins, count, 0.95)
+        expected = stats.binomtest(wins, count).proportion_ci(0.95, method="wilson")
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_probability_of_improvement_counts_pairs():
+    a, b = np.array([1.0, 2, 2, 5]), np.array([2.0, 0, 7])
+    by_hand = np.mean([(x > y) + 0.5 * (x == y) for x in a for y in b])
+    assert statistics.improvement(a, b) == pytest.approx(by_hand)
+    # the interval that just touches one half has the level of Brunner's and Munzel's test
+    x, y = RNG.normal(0.8, size=9), RNG.normal(size=12)
+    p = stats.brunnermunzel(x, y).pvalue
+    assert statistics.improvement_interval(x, y, 1 - p).low == pytest.approx(0.5)
+    assert statistics.improvement_interval(np.array([3.0, 4]), np.array([1.0, 2]), 0.95).low < 0.5
+
+
+def test_p_values_are_those_of_scipy_and_adjusted_by_holm():
+    gaps = RNG.normal(0.5, size=8)
+    assert statistics.paired_p(gaps) == (stats.ttest_1samp(gaps, 0).pvalue, stats.wilcoxon(gaps).pvalue)
+    assert statistics.paired_p(np.zeros(4)) == (1.0, 1.0)
+    p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
+    np.testing.assert_allclose(statistics.holm(p), [0.03, 0.06, np.nan, 0.06, 0.02])
+    assert [statistics.smallest_p(n) for n in (3, 5, 6)] == [0.25, 0.0625, 0.03125]
+    assert statistics.smallest_p(3, 3) == pytest.approx(0.1)
+    for n in (3, 5):
+        assert stats.wilcoxon(np.arange(1.0, n + 1)).pvalue == statistics.smallest_p(n)
+
+
+def test_power_and_the_seeds_that_it_asks_for():
+    assert [statistics.seeds_needed(d, 0.05) for d in (0.5, 0.8, 1.0, -1.0)] == [34, 15, 10, 10]
+    assert statistics.seeds_needed(0.0, 0.05) is None
+    assert statistics.power(0.5, 34, 0.05) == pytest.approx(0.8078, abs=1e-4)
+    for seeds in (2, 3, 10, 100):
+        assert statistics.power(statistics.detectable(seeds, 0.05), seeds, 0.05) == pytest.approx(0.8, abs=1e-4)
+    drawn = RNG.normal(1.2, size=(20000, 6))
+    shown = np.abs(drawn.mean(axis=1) / drawn.std(axis=1, ddof=1) * math.sqrt(6)) > stats.t.ppf(0.975, 5)
+    assert statistics.power(1.2, 6, 0.05) == pytest.approx(shown.mean(), abs=0.01)
+
+
+def test_aggregates_are_those_of_the_statistical_precipice():
+    """By the definitions of Agarwal et al. (2021), written out."""
+    assert statistics.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == np.mean([2, 3, 4, 5])
+    scores = [RNG.normal(size=8), RNG.normal(1, 2, size=8)]
+    found = statistics.aggregate(scores, 0.95)
+    assert found.iqm == stats.trim_mean(np.concatenate(scores), 0.25)
+    assert found.median == pytest.approx(np.median([task.mean() for task in scores]))
+    assert found.iqm_interval.low < found.iqm < found.iqm_interval.high
+    np.testing.assert_allclose(
+        statistics.profile(scores, np.array([0.0, 1.0])),
+        [np.mean([np.mean(task > t) for task in scores]) for t in (0.0, 1.0)],
+    )
+    others = [task - 0.7 for task in scores]
+    share, interval = statistics.average_improvement(scores, others, 0.95)
+    by_hand = [np.mean([(x > y) + 0.5 * (x == y) for x in a for y in b]) for a, b in zip(scores, others, strict=True)]
+    assert share == pytest.approx(np.mean(by_hand))
+    assert interval.low < share < interval.high
+
+
+@pytest.fixture
+def study(toy):
+    return toy("-m", "task=noisy", "level=1,2,1.5", "seed=range(0,8)", "study=mine").folder
+
+
+def test_points_and_paired_differences_by_hand(study):
+    made, frame = compare.compare([study]), pd.read_csv(study / "results.csv")
+    assert made.axes == ("level",)
+    assert made.metrics == ("score",)
+    for row in made.points.to_dict("records"):
+        values = frame[frame["level"] == row["level"]].set_index("seed")["score"]
+        low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+        expected = [8, 8, 0, 0, values.mean(), low, high, values.median(), stats.trim_mean(values, 0.25), values.std()]
+        names = ["seeds", "finished", "nonfinite", "failed", "mean", "low", "high", "median", "iqm", "std"]
+        assert [row[name] for name in names] == pytest.approx(expected)
+        assert [row[n] for n in ("min_seed", "max_seed", "worst_seed")] == [
+            values.idxmin(),
+            values.idxmax(),
+            values.idxmax(),
+        ]
+    wide = frame.pivot_table(index="seed", columns="level", values="score")
+    for row, level in zip(made.differences.to_dict("records"), (2.0, 1.5), strict=True):
+        gaps = (wide[level] - wide[1.0]).to_numpy()
+        assert row["against"] == "level=1"
+        assert row["difference"] == pytest.approx(gaps.mean())
+        assert (row["better"], row["improvement"]) == ("no", 0.0)
+        assert row["p_rank"] == stats.wilcoxon(gaps).pvalue == 2 / 2**8
+        assert row["p_rank_holm"] == pytest.approx(2 * row["p_rank"])
+        assert row["verdict"] == "worse"
+
+
+def test_a_baseline_is_chosen_or_matched(toy, study):
+    assert set(compare.compare([study], baseline={"level": 2}).differences["against"]) == {"level=2"}
+    grid = toy("-m", "task=noisy", "level=1,2", "steps=3,4", "seed=range(0,4)", "study=grid").folder
+    made = compare.compare([grid], baseline={"level": 1})
+    assert made.differences[["level", "steps", "against"]].to_numpy().tolist() == [
+        [2.0, 3, "level=1 steps=3"],
+        [2.0, 4, "level=1 steps=4"],
+    ]
+
+
+def test_an_axis_that_is_not_compared_by_is_pooled_and_paired(toy):
+    grid = toy("-m", "task=noisy", "level=1,2", "steps=3,4", "seed=range(0,4)", "study=grid").folder
+    made = compare.compare([grid], by=["level"])
+    assert made.points["finished"].tolist() == [8, 8]
+    assert made.differences["pairs"].tolist() == [8]
+    assert "all values of steps" in made.notes[0]
+
+
+def test_nonfinite_and_failed_runs_are_counted(toy):
+    folder = toy("-m", "task=noisy", "level=-1,1", "seed=range(0,5)", "study=bad").folder
+    made = compare.compare([folder])
+    assert made.points["nonfinite"].tolist() == [5, 0]
+    assert math.isnan(made.points["mean"][0])
+    assert any("5 values of 10 are not finite" in note for note in made.notes)
+    failed = toy("-m", "task=only_even", "size=2,3", "seed=range(0,4)", "study=failed").folder
+    made = compare.compare([failed])
+    assert made.points[["seeds", "finished", "failed"]].to_numpy().tolist() == [[4, 4, 0], [4, 0, 4]]
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "one seed shows"), (3, "3 seeds cannot reach 0.05 (at best 0.25)")])
+def test_few_seeds_say_what_they_cannot_show(toy, seeds, words):
+    folder = toy("-m", "task=noisy", "level=1,1.1", f"seed=range(0,{seeds})", "study=few").folder
+    made = compare.compare([folder])
+    assert words in made.differences["verdict"][0]
+    assert any("one seed for each point" in note for note in made.notes) == (seeds == 1)
+
+
+def test_points_without_a_common_seed_are_compared_by_welch(toy):
+    sweep = (
+        "-m",
+        "task=noisy",
+        "hydra.sweeper.zip=[level,seed]",
+        "level=1,1,1,2,2,2",
+        "seed=range(0,6)",
+        "study=apart",
+    )
+    folder = toy(*sweep).folder
+    made, values = compare.compare([folder]), pd.read_csv(folder / "results.csv")["score"].to_numpy()
+    row = made.differences.iloc[0]
+    assert (row["kind"], row["pairs"]) == ("Welch", 3)
+    assert row["p_t"] == stats.ttest_ind(values[3:], values[:3], equal_var=False).pvalue
+    assert any("Welch" in note for note in made.notes)
+
+
+def test_studies_are_joined(toy, study):
+    other = toy("-m", "task=noisy", "level=3", "seed=range(0,8)", "study=other").folder
+    made = compare.compare([study, other])
+    assert made.points["level"].tolist() == [1, 2, 1.5, 3]
+    assert (made.differences["pairs"] == 8).all()
+    longer = toy("-m", "task=noisy", "level=1", "steps=6", "seed=range(0,8)", "study=longer").folder
+    assert set(compare.compare([study, longer]).axes) == {"level", "steps"}
+    same = toy("-m", "task=noisy", "level=1", "seed=range(0,8)", "study=same").folder
+    assert "study" in compare.compare([study, same]).axes
+
+
+def test_a_study_half_done_is_told(study):
+    table = study / "results.csv"
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:12]))
+    made = compare.compare([study])
+    assert made.points[["level", "seeds", "finished"]].to_numpy().tolist() == [[1, 8, 8], [2, 8, 3]]
+    assert "13 planned runs are still to be made" in made.notes[0]
+
+
+def test_parts_of_arrays_are_metrics(study):
+    made = compare.compare([study], metrics=["curve.mean", "curve.norm", "curve.last", "curve.0", "curve.max"])
+    arrays = np.array([json.loads(text) for text in pd.read_csv(study / "results.csv")["curve"][:8]])
+    rows = made.points[made.points["level"] == 1].set_index("metric")["mean"]
+    assert rows["curve.mean"] == pytest.approx(arrays.mean())
+    assert rows["curve.norm"] == pytest.approx(np.linalg.norm(arrays, axis=1).mean())
+    assert rows["curve.last"] == pytest.approx(arrays[:, -1].mean())
+    assert rows["curve.0"] == rows["curve.max"] == pytest.approx(arrays[:, 0].mean())
+
+
+def test_several_tasks_are_aggregated(toy):
+    folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
+    made, frame = compare.compare([folder]), pd.read_csv(folder / "results.csv")
+    assert made.aggregates["level"].tolist() == [1, 3]
+    assert made.aggregates["iqm"][0] == pytest.approx(stats.trim_mean(frame[frame["level"] == 1]["score"], 0.25))
+    pairs = [
+        np.mean(own[own["level"] == 3]["score"].to_numpy()[:, None] < own[own["level"] == 1]["score"].to_numpy())
+        for _, own in frame.groupby("task")
+    ]
+    assert made.aggregates["improvement"][1] == pytest.approx(np.mean(pairs))
+
+
+REFUSED = [
+    (
+        ["--metric", "lost"],
+        "there is no metric 'lost'; there are: score; of arrays: curve.{mean,min,max,norm,last,0,…}",
+    ),
+    (["--metric", "curve.9"], "curve.9: index 9 is out of bounds"),
+    (["--by", "x"], "there is no axis 'x'; there are: task, level, steps"),
+    (["--baseline", "level=7"], "the baseline has level=7; there is: 1.0, 2.0, 1.5"),
+    (["--baseline", "x=7"], "the baseline names 'x'; the axes are: level"),
+    (["--baseline", "7"], "axis=value pairs"),
+    (["--filter", "level <"], "cannot be evaluated"),
+    (["--filter", "level > 9"], "keeps none of 24 runs"),
+    (["--level", "95"], "at least 0.5 and less than 1, got 95"),
+]
+
+
+def command(*arguments):
+    """Runs the command within this process: its exit status."""
+    before, sys.argv = sys.argv, ["compare", *map(str, arguments)]
+    try:
+        compare.main()
+        return 0
+    except SystemExit as end:
+        return end.code
+    finally:
+        sys.argv = before
+
+
+def test_what_is_not_there_is_refused(study, capsys):
+    for arguments, message in REFUSED:
+        capsys.readouterr()
+        assert command(study, *arguments) == 2, arguments
+        assert message in capsys.readouterr().err
+    assert command(study.parent / "nowhere") == 2
+    assert "holds no study" in capsys.readouterr().err
+    content = (study / "results.csv").read_bytes()
+    (study / "results.csv").write_bytes(content + b"24,noisy,0")
+    assert command(study) == 2
+    assert "cuts a torn tail off" in capsys.readouterr().err
+
+
+def test_a_filter_and_the_outputs_for_programs(study, capsys):
+    capsys.readouterr()
+    assert command(study, "--filter", "level < 1.8 and seed < 5", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["finished"] for row in data["points"]] == [5, 5]
+    assert data["differences"][0]["against"] == "level=1"
+    assert command(study, "--csv", "points") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert command(study) == 0
+    out = capsys.readouterr().out
+    assert "score (minimize)" in out
+    assert "worst seed" in out
+
+
+def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
+    words = ["python", "-m", "runner", "--config-dir", "x", "-m", "task=noisy,noisier", "level=2", "seed=range(0,4)"]
+    monkeypatch.setattr(sys, "orig_argv", [*words, "study=more"])
+    folder = toy(*words[5:], "study=more").folder
+    row = compare.compare([folder]).differences.iloc[0]
+    told = shlex.split(row["command"])
+    assert told == [*words[:-1], f"seed=range(4,{row['seeds_needed']})", "study=more"]
+    assert toy(*told[5:]).status == 0
+    assert (compare.compare([folder]).points["finished"] == row["seeds_needed"]).all()
+
+
+def test_pictures_are_drawn(study, toy):
+    made = compare.compare([study])
+    written = figures.write(made, study / "figures")
+    assert {path.name for path in written} == {
+        f"{name}.{kind}"
+        for name in ("score-points", "score-axis", "score-differences", "score-ecdf", "curve-curves")
+        for kind in ("png", "svg")
+    }
+    assert all(path.stat().st_size > 5000 for path in written)
+    grid = toy("-m", "task=noisy", "level=1,2,3", "steps=3,4,5", "seed=range(0,300)", "study=grid").folder
+    names = {picture.name for picture in figures.pictures(compare.compare([grid]))}
+    assert "score-heat" in names
+    alone = toy("task=noisy", "study=alone").folder
+    assert {picture.name for picture in figures.pictures(compare.compare([alone]))} == {"score-points", "curve-curves"}
+
+
+HARNESS = """<script>
+const errors = [];
+window.addEventListener("error", event => errors.push(String(event.message)));
+document.addEventListener("securitypolicyviolation", event => errors.push("policy " + event.blockedURI));
+window.addEventListener("load", () => setTimeout(async () => {
+  const table = document.querySelector("#tables table");
+  const column = [...table.querySelectorAll("th")].findIndex(th => th.textContent === "mean");
+  const click = () => { table.querySelectorAll("th button")[column].click();
+    return [...table.tBodies[0].rows].map(row => row.cells[column].textContent); };
+  const up = click(), down = click(), before = document.getElementById("brushed").textContent;
+  const d = document.getElementById("parallel").data[0].dimensions[0];
+  await Plotly.restyle("parallel", {"dimensions[0].constraintrange": [[0.9, 1.1]]});
+  const found = {up, down, before, after: document.getElementById("brushed").textContent, label: d.label, errors,
+    requests: performance.getEntriesByType("resource").length, injected: window.injected || null,
+    axes: document.querySelectorAll("#parallel .axis-brush").length, title: document.querySelector("h1").textContent};
+  const told = document.createElement("pre");
+  told.id = "found"; told.textContent = JSON.stringify(found); document.body.append(told);
+}, 800));
+</script></head>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_the_page_in_a_browser(toy, study, tmp_path):
+    evil = study.rename(study.with_name("<img src=x onerror=injected=1>"))
+    (evil / "programs.csv").write_text("group,task\n0,<script>injected=2</script>\n")
+    made = compare.compare([evil])
+    path = report.write(made, evil / "report.html")
+    assert path.stat().st_size < 6_000_000
+    page = tmp_path / "page.html"
+    page.write_text(path.read_text().replace("</head>", HARNESS, 1))
+    flags = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    call = ["chromium", *flags, "--virtual-time-budget=8000", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True).stdout
+    told = dom.rpartition('<pre id="found">')[2].partition("</pre>")[0]
+    found = json.loads(told.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert (found["errors"], found["requests"], found["injected"]) == ([], 0, None)
+    assert found["title"] == evil.name
+    means = [f"{mean:.5g}" for mean in sorted(made.points["mean"])]
+    assert (found["up"], found["down"]) == (means, means[::-1])
+    assert found["before"].startswith("24 of 24 runs; score: mean ")
+    kept = made.points[made.points["level"] == 1]["mean"].item()
+    assert found["after"] == f"8 of 24 runs; score: mean {kept:.5g}".rstrip("0")
+    assert found["axes"] == 2
+
+
+def test_the_page_escapes_and_loads_nothing(study):
+    evil = study.rename(study.with_name("<b>&"))
+    (evil / "programs.csv").write_text('group,task\n0,"<script>alert(1)</script>"\n')
+    text = report.page(compare.compare([evil]))
+    assert "<h1>&lt;b&gt;&amp;</h1>" in text
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "default-src 'none'" in text
+    assert "still to be made" not in text
+
+
+def test_a_sweep_can_write_its_report(toy):
+    called = toy("-m", "task=noisy", "level=1,-1", "seed=range(0,4)", "report=true", "study=mine")
+    assert "the report is " in called.out
+    text = (called.folder / "report.html").read_text()
+    assert "4 nonfinite" in text
+    assert "nonfinite</td>" in text
