@@ -126,7 +126,7 @@ GLOSSARY = (
     (
         "interval",
         "A range made by a rule that covers the true mean in 95 of 100 studies (at the level 95 %). By t: "
-        "Student's, which holds its level at few seeds. By BCa: a bootstrap, from 20 seeds on. "
+        "Student's, which holds its level at few seeds. By BCa: a bootstrap, from 30 seeds to 500. "
         "It is no range of the runs.",
     ),
     ("std", "The sample standard deviation: how much the seeds differ, whatever their number."),
@@ -163,14 +163,14 @@ def write(made: Comparison, path: Path) -> Path:
     return path
 
 
-def page(made: Comparison) -> str:
-    """The page as one text."""
+def page(made: Comparison, *, interactive: bool = True) -> str:
+    """The page as one text; without what is interactive it is a tenth of the size."""
     names = " and ".join(folder.path.name for folder in made.runs.studies)
     sections = [
         ("what", "What was run", _what(made)),
         ("tables", "Comparison", "".join(_tables(made))),
         ("pictures", "Pictures", _pictures(made)),
-        ("interactive", "Runs, axis by axis", _parallel(made)),
+        ("interactive", "Runs, axis by axis", _parallel(made) if interactive else ""),
         ("reasons", "Nonfinite and failed runs", _reasons(made)),
         ("programs", "Programs", "".join(_programs(folder) for folder in made.runs.studies)),
         ("glossary", "What the words mean", _glossary()),
@@ -244,8 +244,8 @@ def _what(made: Comparison) -> str:
         if told:
             text.append(f'<button class="copy">copy</button><pre>{escape(study.command(folder))}</pre>')
         facts = {**known.facts, **{f"accepted ({i + 1})": line for i, line in enumerate(known.accepted)}}
-        facts |= {name: told[name] for name in ("started", "host", "platform", "python", "devices") if told.get(name)}
-        facts |= {f"{shard['host']} (shard)": " ".join(shard["devices"]) for shard in told.get("shards", [])}
+        facts |= {name: told[name] for name in ("started", "python", "devices") if told.get(name)}
+        facts |= {f"devices of shard {i}": shard["devices"] for i, shard in enumerate(told.get("shards", []), 1)}
         facts |= told.get("versions", {})
         rows = _table(["what", "value"], [[name, _shown(value)] for name, value in facts.items()])
         text.append(f"<details><summary>values, versions, devices</summary>{rows}</details>")

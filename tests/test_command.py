@@ -16,7 +16,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner import inputs, task
+from runner import compare, inputs, task
 
 REFUSED = [
     (("task=nope",), "Could not find 'task/nope'", "mixed_train"),
@@ -297,6 +297,25 @@ def test_the_readme_shows_what_its_sweep_prints(runner):
     )
     assert len(shown) == 2
     np.testing.assert_allclose(printed, shown, rtol=1e-4)  # the last bits depend on the version of JAX
+
+
+def test_the_readme_shows_what_its_comparison_prints(runner, monkeypatch, capsys):
+    assert runner(*shlex.split(next(line for line in README if "lr_ten" in line))[3:]).status == 0
+    (line,) = [line for block in readme("sh") for line in block.splitlines() if "runner.compare" in line]
+    monkeypatch.setattr(sys, "argv", shlex.split(line)[2:])
+    capsys.readouterr()
+    compare.main()
+    shown, printed = (
+        [
+            [float(word) for word in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", line)]
+            for line in text.splitlines()
+            if " 10  " in line
+        ]
+        for text in ((ROOT / "README.md").read_text(), capsys.readouterr().out)
+    )
+    assert len(shown) == 5
+    for own, other in zip(shown, printed, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-3)  # the last bits depend on the version of JAX
 
 
 @pytest.mark.usefixtures("_lab")
