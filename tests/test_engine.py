@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toys
+from scipy import stats
 
 
 def test_a_single_run_writes_its_row_and_shows_it(toy):
@@ -200,7 +201,9 @@ def test_the_summary_is_that_of_the_table(toy):
     called = toy("-m", "task=divide", "slope=2,0", "seed=range(0,5)")
     row = next(line for line in called.out.splitlines() if line.split()[:2] == ["divide", "2"])
     half = called.frame.query("slope == 2")["half"]
-    assert row.split()[2:] == ["5", "0.5", "0", "5", f"{half.mean():g}", f"{half.std():.6g}"]
+    low, high = stats.t.interval(0.95, 4, half.mean(), stats.sem(half))
+    interval = f"{(high - low) / 2:.2g}"
+    assert row.split()[2:] == ["5", "0.5", "0", "0", "5", f"{half.mean():g}", interval, f"{half.std():.6g}"]
 
 
 def test_a_table_that_cannot_grow_is_a_failure(toy):
