@@ -81,7 +81,6 @@ REFUSED = [
     (("task.outputs=[a,b,c]", "task.metrics=null"), "returns an array of shape (2,)", "['a', 'b', 'c']"),
     (("task.outputs=[a,b]",), "task 'mixed_train': metrics say of outputs", "the outputs are: a, b"),
     (("task.metrics.loss_after=lower",), "to minimize or maximize them, got loss_after: lower", "loss_before"),
-    (("task.metrics=[loss_after]",), "metrics must be a mapping such as {loss: minimize}", "['loss_after']"),
     (("task.outputs=[seed,b]", "task.metrics=null"), "two columns of the table would be named 'seed'", "hidden"),
     (("hydra.run.dir=/dev/null/x",), "cannot write /dev/null/x", "Not a directory"),
     (("-m", "seed=1,2", "hydra.sweep.dir=/dev/null/x"), "cannot write /dev/null/x", "Not a directory"),
