@@ -1,0 +1,254 @@
+"""Each layer of Linen as one of NNX: NNX's own with its arguments translated, or a twin that is exact."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import nnx
+
+from tasks.porting import twins
+from tasks.porting.variables import load
+
+
+@dataclass(frozen=True)
+class Ported:
+    """A layer of NNX with the variables of one of Linen; `why` says what makes it other than NNX's default."""
+
+    module: nnx.Module
+    kind: str
+    """`native`, NNX's own as it is; `adjusted`, NNX's own with an argument that its default has otherwise; `twin`."""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Port:
+    """How a layer is built: by NNX's own class where there is one, and exactly."""
+
+    exact: Callable[[Any, Any, nnx.Rngs], nnx.Module]
+    native: Callable[[Any, Any, nnx.Rngs], nnx.Module] | None
+    kind: str = "native"
+    why: str = ""
+
+
+def _size(inputs: Any, axis: int = -1) -> int:
+    return int(inputs[0].shape[axis])
+
+
+def _types(layer: Any) -> dict[str, Any]:
+    return {"dtype": layer.dtype, "param_dtype": layer.param_dtype}
+
+
+def _dense(layer: nn.Dense, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    more = {"dot_general": layer.dot_general} if layer.dot_general is not None else {}
+    return nnx.Linear(
+        _size(inputs), layer.features, use_bias=layer.use_bias, precision=layer.precision, rngs=rngs,
+        **_types(layer), **more,
+    )  # fmt: skip
+
+
+def _axes(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    axes, batch = _axes(layer.axis), _axes(layer.batch_dims)
+    more = {"dot_general": layer.dot_general} if layer.dot_general is not None else {}
+    return nnx.LinearGeneral(
+        tuple(_size(inputs, axis) for axis in axes), layer.features, axis=axes,
+        batch_axis={axis: _size(inputs, axis) for axis in batch}, use_bias=layer.use_bias, precision=layer.precision,
+        rngs=rngs, **_types(layer), **more,
+    )  # fmt: skip
+
+
+def _einsum(layer: nn.Einsum, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    text = layer.einsum_str if layer.einsum_str is not None else inputs[1]
+    bias = None
+    if layer.use_bias:
+        variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))
+        bias = variables["params"]["bias"].shape
+    return nnx.Einsum(text, layer.shape, bias, precision=layer.precision, rngs=rngs, **_types(layer))
+
+
+def _conv_arguments(layer: Any) -> dict[str, Any]:
+    names = ("kernel_size", "strides", "padding", "kernel_dilation", "use_bias", "mask", "precision")
+    return {name: getattr(layer, name) for name in names} | _types(layer)
+
+
+def _conv(layer: nn.Conv, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    groups = {"input_dilation": layer.input_dilation, "feature_group_count": layer.feature_group_count}
+    return nnx.Conv(_size(inputs), layer.features, rngs=rngs, **groups, **_conv_arguments(layer))
+
+
+def _conv_transpose(layer: nn.ConvTranspose, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    more = {"transpose_kernel": layer.transpose_kernel}
+    return nnx.ConvTranspose(_size(inputs), layer.features, rngs=rngs, **more, **_conv_arguments(layer))
+
+
+def _conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    size = _axes(layer.kernel_size)
+    if layer.mask is not None or layer.padding not in ("SAME", "VALID"):
+        raise NotImplementedError("ConvLocal is ported with the padding SAME or VALID, and without a mask")
+
+    def each(value: Any) -> tuple[int, ...]:
+        return (value or 1,) * len(size) if value is None or isinstance(value, int) else tuple(value)
+
+    return twins.ConvLocal(
+        inputs[0].shape, layer.features, kernel_size=size, strides=each(layer.strides), padding=layer.padding,
+        input_dilation=each(layer.input_dilation), kernel_dilation=each(layer.kernel_dilation),
+        use_bias=layer.use_bias, precision=layer.precision, rngs=rngs, **_types(layer),
+    )  # fmt: skip
+
+
+def _embed(layer: nn.Embed, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    return nnx.Embed(layer.num_embeddings, layer.features, rngs=rngs, **_types(layer))
+
+
+def _as_it_is(arrays: Any, **_: Any) -> Any:
+    """In place of `promote_dtype`: NNX casts before it takes the statistics, Linen after."""
+    return arrays
+
+
+def _norm(kind: Any, *names: str, exact: bool) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+    """A norm of NNX; `exact` computes its statistics in the type of the inputs, as Linen does."""
+
+    def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        if not layer.force_float32_reductions:
+            raise NotImplementedError("norms are ported with force_float32_reductions only, which NNX always does")
+        given = {
+            name: getattr(layer, name) for name in ("epsilon", "use_scale", "axis_name", "axis_index_groups", *names)
+        }
+        given |= {"use_fast_variance": layer.use_fast_variance, **_types(layer)}
+        axis = getattr(layer, "axis", -1)
+        more = {"promote_dtype": _as_it_is} if exact else {}
+        return kind(_size(inputs, axis), rngs=rngs, **given, **more)
+
+    return build
+
+
+def _normed(kind: Any, *names: str) -> Port:
+    why = "NNX casts to dtype before it takes the statistics, Linen after: they differ in bfloat16"
+    return Port(_norm(kind, *names, exact=True), _norm(kind, *names, exact=False), "adjusted", why)
+
+
+def _cell(kind: Any, *names: str) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+    def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        given = {name: getattr(layer, name) for name in names} | _types(layer)
+        return kind(int(inputs[1].shape[-1]), layer.features, rngs=rngs, **given)
+
+    return build
+
+
+def _linens(layer: Any) -> Callable[..., jax.Array]:
+    """Linen's attention with the arguments that NNX gives."""
+
+    def attend(*qkv: jax.Array, is_causal: bool = False, module: Any = None, **given: Any) -> jax.Array:
+        if is_causal:
+            raise NotImplementedError("Linen's attention knows no is_causal; give a causal mask")
+        if layer.attention_fn is nn.dot_product_attention:
+            given["force_fp32_for_softmax"] = layer.force_fp32_for_softmax
+        return layer.attention_fn(*qkv, **given)
+
+    return attend
+
+
+def _attention(*, exact: bool) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+    def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        kv = inputs[1] if len(inputs) > 1 and inputs[1] is not None else inputs[0]
+        attention = _linens(layer) if exact or layer.attention_fn is not nn.dot_product_attention else None
+        names = (
+            "num_heads",
+            "qkv_features",
+            "out_features",
+            "broadcast_dropout",
+            "dropout_rate",
+            "precision",
+            "use_bias",
+        )
+        given = {name: getattr(layer, name) for name in (*names, "normalize_qk")} | _types(layer)
+        given |= {"attention_fn": attention} if attention is not None else {}
+        given |= {"ln_promote_dtype": _as_it_is} if exact else {}
+        return nnx.MultiHeadAttention(
+            in_features=_size(inputs), in_kv_features=int(kv.shape[-1]), decode=bool(layer.decode), keep_rngs=False,
+            deterministic=layer.deterministic, rngs=rngs, **given,
+        )  # fmt: skip
+
+    return build
+
+
+def _prelu(layer: nn.PReLU, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    return nnx.PReLU(param_dtype=layer.param_dtype)
+
+
+def _dropout(layer: nn.Dropout, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    deterministic = bool(layer.deterministic)
+    return nnx.Dropout(layer.rate, broadcast_dims=layer.broadcast_dims, deterministic=deterministic)
+
+
+def _simple(build: Callable[[Any, Any, nnx.Rngs], nnx.Module]) -> Port:
+    return Port(build, build)
+
+
+_NONE = "NNX has no such layer"
+_ATTENTION = Port(
+    _attention(exact=True),
+    _attention(exact=False),
+    "adjusted",
+    "NNX takes jax.nn.dot_product_attention, which scales elsewhere and drops the precision: other bits",
+)
+
+PORTS: Mapping[type, Port] = {
+    nn.Dense: _simple(_dense),
+    nn.DenseGeneral: _simple(_dense_general),
+    nn.Einsum: _simple(_einsum),
+    nn.Conv: _simple(_conv),
+    nn.ConvTranspose: _simple(_conv_transpose),
+    nn.ConvLocal: Port(_conv_local, None, "twin", _NONE),
+    nn.Embed: _simple(_embed),
+    nn.LayerNorm: _normed(nnx.LayerNorm, "use_bias", "reduction_axes", "feature_axes"),
+    nn.RMSNorm: _normed(nnx.RMSNorm, "reduction_axes", "feature_axes"),
+    nn.BatchNorm: _normed(nnx.BatchNorm, "use_bias", "axis", "momentum", "use_running_average"),
+    nn.GroupNorm: _normed(nnx.GroupNorm, "use_bias", "num_groups", "group_size", "reduction_axes"),
+    nn.InstanceNorm: _normed(nnx.InstanceNorm, "use_bias", "feature_axes"),
+    nn.LSTMCell: _simple(_cell(nnx.LSTMCell, "gate_fn", "activation_fn")),
+    nn.OptimizedLSTMCell: _simple(_cell(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn")),
+    nn.SimpleCell: _simple(_cell(nnx.SimpleCell, "activation_fn", "residual")),
+    nn.GRUCell: Port(
+        _cell(twins.GRUCell, "gate_fn", "activation_fn"),
+        None,
+        "twin",
+        "nnx.GRUCell has no bias at the recurrent candidate (google/flax issue 5594)",
+    ),
+    nn.MGUCell: Port(_cell(twins.MGUCell, "gate_fn", "activation_fn", "reset_gate"), None, "twin", _NONE),
+    nn.ConvLSTMCell: Port(
+        _cell(twins.ConvLSTMCell, "kernel_size", "strides", "padding", "use_bias"), None, "twin", _NONE
+    ),
+    nn.MultiHeadDotProductAttention: _ATTENTION,
+    nn.MultiHeadAttention: _ATTENTION,
+    nn.SelfAttention: _ATTENTION,
+    nn.PReLU: _simple(_prelu),
+    nn.Dropout: _simple(_dropout),
+}
+"""The layers of Linen that are known, each with its way to NNX."""
+
+
+def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
+    """A layer of NNX with the configuration and the variables of one of Linen.
+
+    `inputs` are what the layer is called with, arrays or their shapes, for NNX wants the number of features when a
+    layer is made. `exact` gives the same bits as Linen; without it the layer is NNX's own with its defaults.
+    Raises KeyError for a layer that is not known, LookupError where NNX has none of its own, NotImplementedError
+    for a setting that is not ported, and Misfit for variables that are not those of the layer.
+    """
+    port = PORTS.get(type(layer))
+    if port is None:
+        raise KeyError(
+            f"{type(layer).__name__} is no layer that is known; these are: {', '.join(k.__name__ for k in PORTS)}"
+        )
+    build = port.exact if exact else port.native
+    if build is None:
+        raise LookupError(f"{type(layer).__name__}: {port.why}")
+    module = build(layer, inputs, nnx.Rngs(0))
+    load(module, variables)
+    return Ported(module, port.kind, port.why) if exact else Ported(module, "native")

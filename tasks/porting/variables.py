@@ -1,0 +1,230 @@
+"""Linen variables into an NNX module, and an NNX module's variables out as Linen's.
+
+The NNX module says what it needs: each of its variables is a slot with the path that Linen gives it. Linen's
+paths are brought to the same form, and the two are matched; nothing is assigned before all of it fits.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Path = tuple[str, ...]
+"""A collection, and the names within it: `("params", "Dense_0", "kernel")`."""
+
+LIFTED = re.compile(r"^(?:Checkpoint|Remat|Jit|Vmap|Scan|CheckpointRemat)+(?=[A-Z])")
+"""What `nn.remat`, `nn.jit`, `nn.vmap` and `nn.scan` put before the name of a class."""
+FUSED: dict[type, dict[Path, tuple[Path, ...]]] = {
+    nnx.OptimizedLSTMCell: {
+        ("dense_i", "kernel"): (("ii", "kernel"), ("if", "kernel"), ("ig", "kernel"), ("io", "kernel")),
+        ("dense_h", "kernel"): (("hi", "kernel"), ("hf", "kernel"), ("hg", "kernel"), ("ho", "kernel")),
+        ("dense_h", "bias"): (("hi", "bias"), ("hf", "bias"), ("hg", "bias"), ("ho", "bias")),
+    },
+    nnx.GRUCell: {
+        ("dense_i", "kernel"): (("ir", "kernel"), ("iz", "kernel"), ("in", "kernel")),
+        ("dense_i", "bias"): (("ir", "bias"), ("iz", "bias"), ("in", "bias")),
+        ("dense_h", "kernel"): (("hr", "kernel"), ("hz", "kernel"), ("hn", "kernel")),
+    },
+    nnx.SimpleCell: {
+        ("dense_i", "kernel"): (("i", "kernel"),),
+        ("dense_i", "bias"): (("i", "bias"),),
+        ("dense_h", "kernel"): (("h", "kernel"),),
+    },
+}
+"""Of NNX cells that keep in one array what Linen keeps in several, along the last axis in this order."""
+
+
+class Misfit(ValueError):
+    """Variables that do not fit a module; the message names each of them, by path and with both sides."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A variable of an NNX module, and what Linen calls it: several paths where it has the parts apart.
+
+    Each of `parts` is the set of paths that may stand for it, for a shared module has several.
+    """
+
+    path: tuple[Any, ...]
+    variable: nnx.Variable[Any]
+    parts: tuple[tuple[Path, ...], ...]
+
+    @property
+    def part_shape(self) -> tuple[int, ...]:
+        *outer, last = self.variable.shape if len(self.parts) > 1 else (*self.variable.shape, 1)
+        return (*outer, last // len(self.parts)) if len(self.parts) > 1 else tuple(outer)
+
+
+def slots(module: nnx.Module) -> list[Slot]:
+    """The variables of a module that Linen would have, with their paths there; state of random numbers is none."""
+    found: dict[int, Slot] = {}
+    for path, names, variable, fused in _walk(module, (), (), ()):
+        if isinstance(variable, nnx.RngState):
+            continue
+        collection = nnx.variable_name_from_type(type(variable))
+        own = tuple((((collection, *name)),) for name in (fused or (names,)))
+        known = found.get(id(variable))
+        parts = tuple((*a, *b) for a, b in zip(known.parts, own, strict=True)) if known else own
+        found[id(variable)] = Slot(known.path if known else path, variable, parts)
+    return list(found.values())
+
+
+Walked = tuple[tuple[Any, ...], Path, nnx.Variable[Any], tuple[Path, ...]]
+
+
+def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...]) -> Iterator[Walked]:
+    """Each variable with its path, its names in Linen, and the names of its parts where these are apart."""
+    if id(node) in above:
+        return
+    above = (*above, id(node))
+    fused = next((table for kind, table in FUSED.items() if type(node) is kind), None)
+    for name, child in _children(node):
+        inner = _names(node, names, name)
+        if isinstance(child, nnx.Variable):
+            yield (*path, name), inner, child, ()
+        elif fused is not None and isinstance(child, nnx.Module):
+            for leaf, variable in _children(child):
+                if isinstance(variable, nnx.Variable):
+                    apart = tuple((*names, *part) for part in fused.get((name, leaf), ()))
+                    yield (*path, name, leaf), (*inner, str(leaf)), variable, apart
+        else:
+            yield from _walk(child, (*path, name), inner, above)
+
+
+def _children(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, nnx.List | list | tuple):
+        return list(enumerate(node))
+    if isinstance(node, nnx.Dict):
+        return [(name, node[name]) for name in node]
+    if isinstance(node, Mapping):
+        return list(node.items())
+    if isinstance(node, nnx.Module):
+        return [(name, child) for name, child in vars(node).items() if not name.startswith("_pytree__")]
+    return []
+
+
+def _names(node: Any, names: Path, name: Any) -> Path:
+    """Linen writes the elements of a list or a dict into one name: `layers_0`, `heads_a`."""
+    if names and isinstance(node, nnx.List | nnx.Dict | list | tuple | Mapping):
+        return (*names[:-1], f"{names[-1]}_{name}")
+    return (*names, _canonical(str(name)))
+
+
+def _canonical(name: str) -> str:
+    """A name without what tells only a lifted class, and with Python's keywords as Linen has them."""
+    return LIFTED.sub("", name.removesuffix("_") if name in ("if_", "in_") else name)
+
+
+def leaves(variables: Mapping[str, Any]) -> dict[Path, Any]:
+    """The arrays of Linen variables by their paths, frozen or not, without their boxes."""
+    found: dict[Path, Any] = {}
+
+    def collect(tree: Any, path: Path) -> None:
+        if isinstance(tree, Mapping):
+            for name, child in tree.items():
+                collect(child, (*path, str(name)))
+        else:
+            found[path] = tree
+
+    collect(nn.meta.unbox(variables), ())
+    return found
+
+
+def _form(path: Path, mapping: Mapping[str, str]) -> Path:
+    """A Linen path in the form of the slots'; `mapping` renames the longest beginning that it knows."""
+    collection, *names = path
+    for end in range(len(names), 0, -1):
+        if (known := mapping.get("/".join(names[:end]))) is not None:
+            names = [*known.split("/"), *names[end:]]
+            break
+    return (collection, *map(_canonical, names))
+
+
+def load(
+    module: nnx.Module,
+    variables: Mapping[str, Any],
+    *,
+    mapping: Mapping[str, str] | None = None,
+    dtype: Literal["strict", "cast"] = "strict",
+    ignore: Sequence[str] = (),
+) -> None:
+    """Assigns Linen variables `{"params": …, "batch_stats": …}` to an NNX module, all of them or none.
+
+    `mapping` gives for a path of Linen, `encoder/Dense_0`, or the beginning of one, that of NNX. `dtype="cast"`
+    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises Misfit that lists
+    every missing, unexpected, ill-shaped and ill-typed variable.
+    """
+    given = {
+        _form(path, mapping or {}): (path, leaf) for path, leaf in leaves(variables).items() if path[0] not in ignore
+    }
+    wanted, problems = slots(module), []
+    chosen: list[tuple[Slot, list[Any]]] = []
+    for slot in wanted:
+        arrays = []
+        for paths in slot.parts:
+            name = next((path for path in paths if path in given), None)
+            if name is None:
+                problems.append(f"missing {_shown(paths[0])}, of shape {slot.part_shape} for {_shown(slot.path)}")
+                continue
+            path, array = given.pop(name)
+            problems += _misfit(slot, path, array, dtype)
+            arrays.append(array)
+        chosen.append((slot, arrays))
+    problems += [f"unexpected {_shown(path)}, of shape {jnp.shape(leaf)}" for path, leaf in given.values()]
+    if problems:
+        raise Misfit(f"{len(problems)} variables do not fit:\n" + "\n".join(f"  {line}" for line in problems))
+    for slot, arrays in chosen:
+        whole = jnp.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+        slot.variable.set_value(jnp.asarray(whole, slot.variable.dtype))
+
+
+def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[str]:
+    name, of = _shown(path), _shown(slot.path)
+    if tuple(jnp.shape(array)) != slot.part_shape:
+        return [f"{name} has shape {jnp.shape(array)}, {of} needs {slot.part_shape}"]
+    if dtype == "strict" and jnp.result_type(array) != slot.variable.dtype:
+        return [f"{name} is {jnp.result_type(array)}, {of} is {slot.variable.dtype}; dtype='cast' casts"]
+    return []
+
+
+def _shown(path: Sequence[Any]) -> str:
+    return "/".join(map(str, path))
+
+
+def dump(
+    module: nnx.Module, like: Mapping[str, Any] | None = None, mapping: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The variables of an NNX module as Linen has them, a dict of collections.
+
+    `like` are Linen variables, or their shapes, whose names are taken where several are possible: of lifted
+    modules, of what is renamed by `mapping`, and of shared modules. Raises Misfit for one of them that the
+    module does not have.
+    """
+    names = {_form(path, mapping or {}): path for path in leaves(like)} if like is not None else {}
+    made: dict[str, Any] = {}
+    for slot in slots(module):
+        array = slot.variable[...]
+        pieces = jnp.split(array, len(slot.parts), axis=-1) if len(slot.parts) > 1 else [array]
+        for paths, piece in zip(slot.parts, pieces, strict=True):
+            path = next((names.pop(path) for path in paths if path in names), paths[0])
+            tree = made
+            for name in path[:-1]:
+                tree = tree.setdefault(name, {})
+            tree[path[-1]] = piece
+    if names:
+        raise Misfit("the module has no " + ", ".join(map(_shown, names.values())))
+    return made
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two trees of arrays have the same structure, shapes, dtypes and bits, NaN included."""
+    x, y = jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b)
+    return len(x) == len(y) and all(
+        p == q and u.dtype == v.dtype and u.shape == v.shape and jnp.asarray(u).tobytes() == jnp.asarray(v).tobytes()
+        for (p, u), (q, v) in zip(x, y, strict=True)
+    )
