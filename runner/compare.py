@@ -66,8 +66,8 @@ def compare(
 
     `metrics` are scalar outputs, or parts of arrays such as `y.mean`; all scalars if None. `by` are the axes that
     make points; all that vary if None. `baseline` gives values of axes: each point is compared with the one that
-    has these instead of its own; the first point if None. `keep` filters the runs by an expression of pandas.
-    Raises BadInput for what is not there.
+    has these instead of its own; with the first point, of its task, if None. `keep` filters the runs by an
+    expression of pandas. Raises BadInput for what is not there.
     """
     if not 0.5 <= level < 1:
         raise BadInput(f"the level of confidence must be at least 0.5 and less than 1, got {level}")
@@ -101,8 +101,10 @@ def compare(
 def _baselines(runs: Runs, baseline: Mapping[str, Any] | None) -> list[int]:
     """For each point the one that it is compared with."""
     count, frame = min(len(runs.points), MOST_POINTS), runs.points
-    if baseline is None:
-        return [0] * count
+    if baseline is None:  # other tasks have other scales: each has its own first point
+        tasks = frame["task"].tolist() if "task" in frame else [""] * count
+        firsts = {task: tasks.index(task) for task in dict.fromkeys(tasks)}
+        return [firsts[task] for task in tasks[:count]]
     for name, value in baseline.items():
         if name not in frame:
             raise BadInput(f"the baseline names {name!r}; the axes are: {', '.join(frame.columns) or 'none'}")
@@ -148,6 +150,7 @@ def _estimates(found: Values, level: float, direction: str, planned: int) -> dic
         "seeds": planned if found.finished + found.failed else 0,
         "finished": found.finished,
         "nonfinite": found.nonfinite,
+        "nonfinite_share": found.nonfinite / found.finished if found.finished else math.nan,
         "failed": found.failed,
     }
     empty = dict.fromkeys(("mean", "low", "high", "median", "iqm", "std", "min", "max"), math.nan)
@@ -295,46 +298,43 @@ def _about(points: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _aggregates(runs: Runs, baseline: Mapping[str, Any] | None, level: float) -> list[dict[str, Any]]:
-    """Over several tasks, for each of the other points: where all tasks have the metric, and a finite value."""
+def scores(runs: Runs, metric: str) -> dict[tuple[Any, ...], list[np.ndarray]]:
+    """For each point of the axes but the task the finite values `(seeds,)` of each task, where all tasks have some.
+
+    Empty where there is one task only.
+    """
     if "task" not in runs.points or runs.points["task"].nunique() < 2 or len(runs.points) > MOST_POINTS:
-        return []
+        return {}
     others = [name for name in runs.points if name != "task"]
-    keys = [tuple(row) for row in runs.points[others].itertuples(index=False, name=None)]
+    found = _by_point(runs, metric)
+    gathered: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    for values, key in zip(found, runs.points[others].itertuples(index=False, name=None), strict=True):
+        gathered.setdefault(tuple(key), []).append(values.values)
+    tasks = max(map(len, gathered.values()))
+    return {key: own for key, own in gathered.items() if len(own) == tasks and min(map(len, own)) > 0}
+
+
+def _aggregates(runs: Runs, baseline: Mapping[str, Any] | None, level: float) -> list[dict[str, Any]]:
+    """A row for each point over all tasks: its aggregate, and how probably it improves on its baseline."""
+    wanted = {name: value for name, value in (baseline or {}).items() if name != "task"}
+    others = [name for name in runs.points if name != "task"]
     made = []
     for metric in runs.values:
-        sign, found = {"minimize": -1.0}.get(runs.directions.get(metric, ""), 1.0), _by_point(runs, metric)
-        scores = {key: [sign * found[i].values for i, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)}
-        tasks = max(map(len, scores.values()))
-        scores = {key: s for key, s in scores.items() if len(s) == tasks and min(map(len, s)) > 0}
-        wanted = {name: value for name, value in (baseline or {}).items() if name != "task"}
-        for key, own in scores.items():
-            base = (
-                tuple(wanted.get(name, has) for name, has in zip(others, key, strict=True))
-                if wanted
-                else next(iter(scores))
-            )
-            whole = statistics.aggregate([sign * values for values in own], level)
-            share, interval = (math.nan, statistics.NO_INTERVAL)
-            other = next((s for k, s in scores.items() if all(map(_same, k, base))), None)
-            if other is not None and other is not own:
-                share, interval = statistics.average_improvement(own, other, level)
-            made.append(
-                {
-                    **dict(zip(others, key, strict=True)),
-                    "metric": metric,
-                    "tasks": whole.tasks,
-                    "runs": whole.runs,
-                    "iqm": whole.iqm,
-                    "low": whole.iqm_interval.low,
-                    "high": whole.iqm_interval.high,
-                    "mean": whole.mean,
-                    "median": whole.median,
-                    "improvement": share,
-                    "improvement_low": interval.low,
-                    "improvement_high": interval.high,
-                }
-            )
+        sign = {"minimize": -1.0}.get(runs.directions.get(metric, ""), 1.0)
+        whole = scores(runs, metric)
+        for key, own in whole.items():
+            base = tuple(wanted.get(name, has) for name, has in zip(others, key, strict=True))
+            base = base if wanted else next(iter(whole))
+            other = next((s for k, s in whole.items() if all(map(_same, k, base))), own)
+            share, interval = math.nan, statistics.NO_INTERVAL
+            if other is not own:
+                mine, theirs = ([sign * values for values in side] for side in (own, other))
+                share, interval = statistics.average_improvement(mine, theirs, level)
+            found = statistics.aggregate(own, level)
+            row = {"tasks": found.tasks, "runs": found.runs, "iqm": found.iqm, "low": found.iqm_interval.low}
+            row |= {"high": found.iqm_interval.high, "mean": found.mean, "median": found.median, "improvement": share}
+            row |= {"improvement_low": interval.low, "improvement_high": interval.high}
+            made.append({**dict(zip(others, key, strict=True)), "metric": metric, **row})
     return made
 
 
@@ -367,7 +367,8 @@ def points_table(made: Comparison, metric: str) -> tuple[list[str], list[list[st
             _text(row["finished"]) if row["finished"] == row["seeds"] else f"{row['finished']:,} of {row['seeds']:,}"
         )
         cells = {**{name: _text(row[name]) for name in made.axes}, "seeds": seeds}
-        cells |= {name: _text(row[name]) for name in ("nonfinite", "failed")}
+        share = f" ({100 * row['nonfinite_share']:.3g} %)" if row["nonfinite"] else ""
+        cells |= {"nonfinite": _text(row["nonfinite"]) + share, "failed": _text(row["failed"])}
         estimates = [row["mean"], _bounds(row["low"], row["high"]), row["interval"], row["median"], row["iqm"]]
         ends = [
             row["std"],

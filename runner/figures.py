@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from runner import record, statistics, table
+from runner import compare, record, statistics, table
 from runner.compare import Comparison
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,6 +48,7 @@ def pictures(made: Comparison) -> Iterator[Picture]:
             ("differences", "paired differences to the baseline", _forest),
             ("heat", "over two axes", _heat),
             ("ecdf", "distribution over the seeds", _ecdf),
+            ("profile", "performance profile over the tasks", _profile),
         ):
             figure = draw(made, metric, rows)
             if figure is not None:
@@ -294,6 +295,30 @@ def _ecdf(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
     axes.set_title(
         "over the seeds" + (f"; the first {MOST_LINES} of {len(rows):,} points" if more > 0 else ""), fontsize=9
     )
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _profile(made: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
+    """The share of runs that are at least as good as a threshold, averaged over tasks (Agarwal et al., 2021)."""
+    whole = compare.scores(made.runs, metric)
+    if not whole:
+        return None
+    sign = -1.0 if made.runs.directions.get(metric) == "minimize" else 1.0
+    thresholds = np.quantile(np.concatenate([v for own in whole.values() for v in own]), np.linspace(0, 1, 201))
+    others = [name for name in made.axes if name != "task"]
+    figure, axes = _axes(7, 4.2)
+    for i, (key, own) in enumerate(list(whole.items())[:MOST_LINES]):
+        share = statistics.profile([sign * values for values in own], sign * thresholds)
+        label = ", ".join(f"{_plain(a)}={_number(v)}" for a, v in zip(others, key, strict=True))
+        axes.plot(
+            thresholds, share, color=COLORS[i], marker=MARKERS[i], markevery=25, markersize=5, label=label or "all"
+        )
+    if _is_spread(thresholds):
+        axes.set_xscale("log")
+    axes.set_xlabel(_label(made, metric))
+    axes.set_ylabel("share of the runs that are better")
+    axes.set_title(f"averaged over {len(next(iter(whole.values())))} tasks", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
     return figure
 

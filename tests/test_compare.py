@@ -147,6 +147,7 @@ def test_nonfinite_and_failed_runs_are_counted(toy):
     folder = toy("-m", "task=noisy", "level=-1,1", "seed=range(0,5)", "study=bad").folder
     made = compare.compare([folder])
     assert made.points["nonfinite"].tolist() == [5, 0]
+    assert made.points["nonfinite_share"].tolist() == [1.0, 0.0]
     assert math.isnan(made.points["mean"][0])
     assert any("5 values of 10 are not finite" in note for note in made.notes)
     failed = toy("-m", "task=only_even", "size=2,3", "seed=range(0,4)", "study=failed").folder
@@ -212,6 +213,11 @@ def test_several_tasks_are_aggregated(toy):
     folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
     made, frame = compare.compare([folder]), pd.read_csv(folder / "results.csv")
     assert made.aggregates["level"].tolist() == [1, 3]
+    assert made.differences[["task", "against"]].to_numpy().tolist() == [
+        ["noisy", "task=noisy level=1"],
+        ["noisier", "task=noisier level=1"],
+    ]
+    assert "score-profile" in {picture.name for picture in figures.pictures(made)}
     assert made.aggregates["iqm"][0] == pytest.approx(stats.trim_mean(frame[frame["level"] == 1]["score"], 0.25))
     pairs = [
         np.mean(own[own["level"] == 3]["score"].to_numpy()[:, None] < own[own["level"] == 1]["score"].to_numpy())
@@ -279,7 +285,7 @@ def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
     words = ["python", "-m", "runner", "--config-dir", "x", "-m", "task=noisy,noisier", "level=2", "seed=range(0,4)"]
     monkeypatch.setattr(sys, "orig_argv", [*words, "study=more"])
     folder = toy(*words[5:], "study=more").folder
-    row = compare.compare([folder]).differences.iloc[0]
+    row = compare.compare([folder], baseline={"task": "noisy"}).differences.iloc[0]
     told = shlex.split(row["command"])
     assert told == [*words[:-1], f"seed=range(4,{row['seeds_needed']})", "study=more"]
     assert toy(*told[5:]).status == 0
