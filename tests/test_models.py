@@ -1,0 +1,194 @@
+"""Whole Linen models in NNX: the same outputs, statistics, masks and losses, to the bit."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from tasks import porting
+from tasks.porting.variables import same_bits
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+class Residual(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = nn.Conv(self.features, (3, 3), use_bias=False)(x)
+        return nn.relu(x + nn.BatchNorm(use_running_average=not train, momentum=0.9)(y))
+
+
+class ResNet(nn.Module):
+    """With a shared block, a parameter of its own, and a layer within a transform."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3))(x)
+        shared = Residual(4, name="shared")
+        x = Residual(4)(shared(shared(x, train), train), train).mean((1, 2))
+        x = x * self.param("gain", nn.initializers.normal(), (4,))
+        x = nn.Dropout(0.3)(x, deterministic=not train)
+        return nn.Dense(3)(nn.remat(nn.Dense)(6)(nn.LayerNorm()(x)))
+
+
+class Layer(nn.Module):
+    train: bool
+
+    @nn.compact
+    def __call__(self, x, _):
+        x = x + nn.MultiHeadDotProductAttention(2)(nn.LayerNorm()(x))
+        return x + nn.Dropout(0.2, deterministic=not self.train)(nn.Dense(8)(nn.gelu(nn.Dense(16)(x)))), None
+
+
+class Transformer(nn.Module):
+    """With tied embeddings, one layer apart and two scanned ones."""
+
+    @nn.compact
+    def __call__(self, tokens, train=False):
+        embed = nn.Embed(11, 8)
+        x = embed(tokens)
+        x, _ = Layer(train)(x, None)
+        split = {"params": True, "dropout": True}
+        x, _ = nn.scan(Layer, variable_axes={"params": 0}, split_rngs=split, length=2)(train, name="stack")(x, None)
+        return embed.attend(nn.RMSNorm()(x))
+
+
+IMAGES = jax.random.normal(jax.random.fold_in(KEY, 1), (4, 8, 8, 2))
+TOKENS = jax.random.randint(jax.random.fold_in(KEY, 2), (3, 5), 0, 11)
+MODELS = {"resnet": (ResNet(), IMAGES, jnp.array([0, 1, 2, 1])), "transformer": (Transformer(), TOKENS, TOKENS)}
+
+
+def variables_of(linen, x):
+    """Random variables, none of them zero or one; variances stay positive."""
+    made = linen.init({"params": KEY, "dropout": KEY}, x)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape, leaf.dtype)), dict(made))
+
+
+def loss_of(logits, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_has_the_same_bits_in_evaluation(name):
+    linen, x, _ = MODELS[name]
+    variables = variables_of(linen, x)
+    module = porting.port_model(linen, variables, x, train=True).module
+    assert same_bits(module.variables(), variables)
+    assert same_bits(module(x), linen.apply(variables, x))
+    assert same_bits(nnx.jit(lambda module: module(x))(module), jax.jit(linen.apply)(variables, x))
+    graph, state = nnx.split(module)
+    assert same_bits(jax.jit(lambda state: nnx.merge(graph, state)(x))(state), jax.jit(linen.apply)(variables, x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_trains_to_the_same_losses(name):
+    linen, x, labels = MODELS[name]
+    variables, tx = variables_of(linen, x), optax.adamw(1e-2)
+    module = porting.port_model(linen, variables, x, train=True).module
+    optimizer = nnx.Optimizer(module, tx, wrt=nnx.Param)
+
+    @jax.jit
+    def linen_step(variables, state, key):
+        def loss(params):
+            given = {**variables, "params": params}
+            keys = {"dropout": key}
+            out, changed = linen.apply(given, x, train=True, rngs=keys, mutable=["batch_stats"])
+            return loss_of(out, labels), changed
+
+        (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        updates, state = tx.update(gradients, state, variables["params"])
+        return {**variables, **changed, "params": optax.apply_updates(variables["params"], updates)}, state, value
+
+    @nnx.jit
+    def step(module, optimizer, key):
+        def loss(module):
+            return loss_of(module(x, train=True, rngs={"dropout": key}), labels)
+
+        value, gradients = nnx.value_and_grad(loss)(module)
+        optimizer.update(module, gradients)
+        return value
+
+    state, losses = tx.init(variables["params"]), []
+    for number in range(50):
+        key = jax.random.key(number)
+        variables, state, expected = linen_step(variables, state, key)
+        losses.append((float(expected), float(step(module, optimizer, key))))
+    assert all(a == b for a, b in losses)
+    assert sum(a for a, _ in losses[-10:]) < sum(a for a, _ in losses[:10])
+    assert same_bits(module.variables(), variables)
+
+
+def test_the_report_names_each_layer_and_why_it_is_what_it_is():
+    linen, x, _ = MODELS["resnet"]
+    ported = porting.port_model(linen, variables_of(linen, x), x, train=True)
+    entries = {entry.path: (entry.layer, entry.kind) for entry in ported.report}
+    assert entries == {
+        "Conv_0": ("Conv", "native"),
+        "shared/Conv_0": ("Conv", "native"),
+        "shared/BatchNorm_0": ("BatchNorm", "adjusted"),
+        "Residual_0/Conv_0": ("Conv", "native"),
+        "Residual_0/BatchNorm_0": ("BatchNorm", "adjusted"),
+        "Dropout_0": ("Dropout", "native"),
+        "LayerNorm_0": ("LayerNorm", "adjusted"),
+        "CheckpointDense_0": ("Dense", "linen"),
+        "Dense_0": ("Dense", "native"),
+        "": ("variables of its own", "linen"),
+    }
+    (why,) = [entry.why for entry in ported.report if entry.path == "CheckpointDense_0"]
+    assert "nn.remat" in why
+    params = nnx.state(ported.module, nnx.Param)
+    assert len(jax.tree.leaves(params)) == len(jax.tree.leaves(variables_of(linen, x)["params"]))
+
+
+class Odd(nn.Module):
+    """What is left to Linen: a reparametrized layer, a recurrent one over a scan, tied weights that are read."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.WeightNorm(nn.Dense(8))(x)
+        x = nn.RNN(nn.GRUCell(8))(x)
+        embed = nn.Embed(8, 8)
+        return nn.Sequential([nn.Dense(8), nn.relu, nn.PReLU()])(x) @ embed.embedding + embed(jnp.arange(1))
+
+
+def test_what_is_left_to_linen_is_exact_too():
+    x = jax.random.normal(KEY, (2, 4, 8))
+    linen = Odd()
+    variables = variables_of(linen, x)
+    ported = porting.port_model(linen, variables, x)
+    assert same_bits(ported.module.variables(), variables)
+    assert same_bits(ported.module(x), linen.apply(variables, x))
+    kinds = {entry.path: entry.kind for entry in ported.report}
+    assert kinds == {
+        "Dense_0": "linen",
+        "GRUCell_0": "linen",
+        "Dense_1": "native",
+        "PReLU_0": "native",
+        "Embed_0": "native",
+        "WeightNorm_0": "linen",
+    }
+
+    def gradients(params):
+        return jax.grad(lambda params: (linen.apply({**variables, "params": params}, x) ** 2).sum())(params)
+
+    graph, params, rest = nnx.split(ported.module, nnx.Param, ...)
+    own = jax.grad(lambda params: (nnx.merge(graph, params, rest)(x) ** 2).sum())(params)
+    assert same_bits(nnx.merge(graph, own, rest).variables()["params"], gradients(variables["params"]))
+
+
+def test_variables_that_are_not_the_models_are_told():
+    linen, x, _ = MODELS["resnet"]
+    variables = variables_of(linen, x)
+    variables["params"]["Dense_0"]["more"] = jnp.ones(3)
+    with pytest.raises(porting.Misfit, match="unexpected params/more, of shape"):
+        porting.port_model(linen, variables, x, train=True)
