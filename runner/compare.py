@@ -349,8 +349,12 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
-def _bounds(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"{low:.4g} … {high:.4g}"
+def _short(value: float, digits: int = 3) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _bounds(low: float, high: float, digits: int = 4) -> str:
+    return "" if math.isnan(low) else f"{low:.{digits}g} … {high:.{digits}g}"
 
 
 def points_table(made: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
@@ -381,34 +385,30 @@ def points_table(made: Comparison, metric: str) -> tuple[list[str], list[list[st
 
 
 def differences_table(made: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
-    """The differences of one metric to the baseline as they are printed."""
+    """The differences of one metric to the baseline as they are printed; in units that fit a terminal."""
     rows = made.differences[made.differences["metric"] == metric] if len(made.differences) else made.differences
-    percent = f"{100 * made.level:g} %"
-    header = [*made.axes, "against", "the seeds show", "pairs", "difference", f"{percent} interval"]
-    header += [
+    percent, share = f"{100 * made.level:g} %", "P(better)" if metric in made.runs.directions else "P(greater)"
+    header = [
+        *made.axes,
+        "against",
+        "the seeds show",
+        "pairs",
+        "difference",
+        f"{percent} interval",
         "p (t)",
         "p (rank)",
-        "effect",
-        "P(better)" if metric in made.runs.directions else "P(greater)",
-        f"{percent} interval ",
     ]
     lines = []
     for row in rows.to_dict("records"):
-        share = _bounds(row["improvement_low"], row["improvement_high"])
         pairs = _text(row["pairs"]) + ("" if row["kind"] == "paired" else " (unpaired)")
-        values = [
-            row["difference"],
-            _bounds(row["low"], row["high"]),
-            row["p_t_holm"],
-            row["p_rank_holm"],
-            row["effect"],
-        ]
+        bounds = _bounds(row["low"], row["high"]), _bounds(row["improvement_low"], row["improvement_high"], 2)
+        shares = [_short(row["effect"]), _short(row["improvement"], 2), bounds[1]]
         needed = row["seeds_needed"]
-        shows = [row["detectable"], "" if needed is None or math.isnan(needed) else f"{int(needed):,}"]
-        labels, estimates = [_text(row[name]) for name in made.axes], map(_text, values)
-        cells = [*labels, row["against"], row["verdict"], pairs, *estimates, _text(row["improvement"]), share]
-        lines.append([*cells, *map(_text, shows)])
-    return [*header, "could show", "seeds for 80 % power"], lines
+        shows = [_short(row["detectable"]), "" if needed is None or math.isnan(needed) else f"{int(needed):,}"]
+        labels = [*(_text(row[name]) for name in made.axes), row["against"], row["verdict"], pairs]
+        tests = [_short(row["p_t_holm"], 2), _short(row["p_rank_holm"], 2)]
+        lines.append([*labels, _text(row["difference"]), bounds[0], *tests, *shares, *shows])
+    return [*header, "effect", share, f"{percent} interval ", "could show", "seeds for 80 % power"], lines
 
 
 def printed(made: Comparison, rows: int = SHOWN_ROWS) -> None:

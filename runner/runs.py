@@ -80,7 +80,10 @@ def load(
     by: Sequence[str] | None = None,
     keep: str | None = None,
 ) -> Runs:
-    """The runs of studies. `metrics` and `by` are names, all of them where None; `keep` is an expression of pandas.
+    """The runs of studies.
+
+    `metrics` and `by` are names; where None, all scalars, or else the means of the arrays, and all axes that vary.
+    `keep` is an expression of pandas.
 
     Raises BadInput for a folder without a study, a damaged table, an unknown metric or axis, and a filter that
     cannot be evaluated or keeps nothing.
@@ -130,9 +133,7 @@ def _metrics(records: Sequence[Record], asked: Sequence[str] | None) -> list[str
     scalars = [name for name, output in outputs.items() if output.shape == ()]
     arrays = [name for name in outputs if name not in scalars]
     if asked is None:
-        if not scalars:
-            raise BadInput(f"no output is a scalar; compare parts of arrays by --metric: {_parts(arrays)}")
-        return scalars
+        return scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
         if name not in scalars and not (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):

@@ -209,6 +209,15 @@ def test_parts_of_arrays_are_metrics(study):
     assert rows["curve.0"] == rows["curve.max"] == pytest.approx(arrays[:, 0].mean())
 
 
+def test_a_study_of_arrays_alone_is_compared_by_their_means(runner):
+    folder = runner("-m", "task=bridge", "features=2,3", "seed=0,1,2", "study=arrays", "report=true").folder
+    made, table = compare.compare([folder]), pd.read_csv(folder / "results.csv")
+    assert made.metrics == ("y.mean",)
+    means = [np.mean(json.loads(text)) for text in table["y"]]
+    assert made.points["mean"].tolist() == pytest.approx([np.mean(means[:3]), np.mean(means[3:])])
+    assert (folder / "report.html").exists()
+
+
 def test_several_tasks_are_aggregated(toy):
     folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
     made, frame = compare.compare([folder]), pd.read_csv(folder / "results.csv")
