@@ -30,9 +30,20 @@ def layer_parity(seed: int, layer: str, dtype: str = "float32", exact: bool = Tr
         raise ValueError(f"layer must be one of {', '.join(ZOO)}, got {layer!r}")
     if dtype not in CLOSE_BY:
         raise ValueError(f"dtype must be one of {', '.join(CLOSE_BY)}, got {dtype!r}")
-    make, shapes = ZOO[layer]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as Linen's own norms need it
+        sides = _sides(integer("seed", seed), layer, dtype, exact)
+    made = {f"{name}_{what}": value for name, a, b in sides for what, value in _differences(a, b).items()}
+    bits = sum(made[f"{name}_bits"] for name in ("outputs", "params", "inputs"))
+    relative = jnp.stack([made[f"{name}_relative"] for name in ("outputs", "params", "inputs")]).max()
+    verdict = jnp.where(bits == 0, IDENTICAL, jnp.where(relative <= CLOSE_BY[dtype], CLOSE, DIFFERENT))
+    return {"verdict": verdict.astype(jnp.int32), **made}
+
+
+def _sides(seed: jax.Array, name: str, dtype: str, exact: bool) -> list[tuple[str, Any, Any]]:
+    """The outputs and gradients of both sides, each with its name; the parameters' as Linen has them."""
+    make, shapes = ZOO[name]
     linen = make(None if dtype == "float32" else jnp.dtype(dtype))
-    key = jax.random.key(integer("seed", seed))
+    key = jax.random.key(seed)
     inputs = drawn(jax.random.fold_in(key, 0), shapes)
     given = variables(jax.random.fold_in(key, 1), linen, inputs)
     graph, params, rest = nnx.split(porting.port_layer(linen, given, *inputs, exact=exact).module, nnx.Param, ...)
@@ -43,16 +54,10 @@ def layer_parity(seed: int, layer: str, dtype: str = "float32", exact: bool = Tr
     def new(params: Any, inputs: Any) -> Any:
         return nnx.merge(graph, params, rest)(*inputs)
 
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        expected = _there_and_back(old, *jax.lax.optimization_barrier((given["params"], inputs)))
-        out, gradients, own = _there_and_back(new, *jax.lax.optimization_barrier((params, inputs)))
+    expected = _there_and_back(old, *jax.lax.optimization_barrier((given["params"], inputs)))
+    out, gradients, own = _there_and_back(new, *jax.lax.optimization_barrier((params, inputs)))
     as_linen = porting.dump(nnx.merge(graph, gradients, rest), like=given)["params"]
-    sides = zip(("outputs", "params", "inputs"), expected, (out, as_linen, own), strict=True)
-    made = {f"{name}_{what}": value for name, a, b in sides for what, value in _differences(a, b).items()}
-    bits = sum(made[f"{name}_bits"] for name in ("outputs", "params", "inputs"))
-    relative = jnp.stack([made[f"{name}_relative"] for name in ("outputs", "params", "inputs")]).max()
-    verdict = jnp.where(bits == 0, IDENTICAL, jnp.where(relative <= CLOSE_BY[dtype], CLOSE, DIFFERENT))
-    return {"verdict": verdict.astype(jnp.int32), **made}
+    return list(zip(("outputs", "params", "inputs"), expected, (out, as_linen, own), strict=True))
 
 
 def _there_and_back(call: Any, params: Any, inputs: Any) -> tuple[Any, Any, Any]:
