@@ -157,7 +157,7 @@ def test_a_parameter_that_something_else_reads_is_applied_before_it_is_read(toy)
         (("-m", "task=line", "seed=shuffle(range(0,4))"), "same_seed", [0, 1, 2, 3]),
         (("-m", "task=line", "slope=range(0,1,0.25)"), "value", [0, 1, 2, 3]),
         (("-m", "task=line", "seed=sort(3,1,2)"), "same_seed", [1, 2, 3]),
-        (("-m", "task=glob(pa*)"), "up", [0]),
+        (("-m", "task=glob(pai*)"), "up", [0]),
         (("-m", "task=line", "+x.seed=1,2", "x.fill=ones"), "value", [4, 4]),
     ],
 )
