@@ -157,7 +157,7 @@ def _estimates(found: Values, level: float, direction: str, planned: int) -> dic
     if not len(values):
         return {**counts, **empty, "interval": "", "min_seed": -1, "max_seed": -1, "worst_seed": -1}
     interval = statistics.mean_interval(values, level)
-    least, most = int(values.argmin()), int(values.argmax())
+    least, most = int(np.argmin(values)), int(np.argmax(values))
     worst = {"minimize": int(found.seed[most]), "maximize": int(found.seed[least])}.get(direction, -1)
     return {
         **counts,

@@ -284,7 +284,7 @@ def _numbered(
     key = np.zeros(rows, dtype=np.int64)
     for column in columns.values():
         low, high = int(column.min()), int(column.max())
-        if key.max(initial=0) * (high - low + 1) > 2**62:
+        if np.max(key, initial=0) * (high - low + 1) > 2**62:
             key = np.unique(key, return_inverse=True)[1]
         key = key * (high - low + 1) + (column - low)
     _, first, number = np.unique(key, return_index=True, return_inverse=True)

@@ -6,10 +6,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from tasks.porting import twins
-from tasks.porting.variables import load
+from tasks.porting.variables import leaves, load, slots
+
+Builder = Callable[[Any, Any, nnx.Rngs], nnx.Module]
+"""A layer of NNX from one of Linen and what that is called with."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Ported:
 class Port:
     """How a layer is built: by NNX's own class where there is one, and exactly."""
 
-    exact: Callable[[Any, Any, nnx.Rngs], nnx.Module]
-    native: Callable[[Any, Any, nnx.Rngs], nnx.Module] | None
+    exact: Builder
+    native: Builder | None
     kind: str = "native"
     why: str = ""
 
@@ -110,7 +114,7 @@ def _as_it_is(arrays: Any, **_: Any) -> Any:
     return arrays
 
 
-def _norm(kind: Any, *names: str, exact: bool) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+def _norm(kind: Any, *names: str, exact: bool) -> Builder:
     """A norm of NNX; `exact` computes its statistics in the type of the inputs, as Linen does."""
 
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
@@ -132,7 +136,7 @@ def _normed(kind: Any, *names: str) -> Port:
     return Port(_norm(kind, *names, exact=True), _norm(kind, *names, exact=False), "adjusted", why)
 
 
-def _cell(kind: Any, *names: str) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+def _cell(kind: Any, *names: str) -> Builder:
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         given = {name: getattr(layer, name) for name in names} | _types(layer)
         return kind(int(inputs[1].shape[-1]), layer.features, rngs=rngs, **given)
@@ -153,7 +157,7 @@ def _linens(layer: Any) -> Callable[..., jax.Array]:
     return attend
 
 
-def _attention(*, exact: bool) -> Callable[[Any, Any, nnx.Rngs], nnx.Module]:
+def _attention(*, exact: bool) -> Builder:
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         kv = inputs[1] if len(inputs) > 1 and inputs[1] is not None else inputs[0]
         attention = _linens(layer) if exact or layer.attention_fn is not nn.dot_product_attention else None
@@ -186,7 +190,84 @@ def _dropout(layer: nn.Dropout, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.Dropout(layer.rate, broadcast_dims=layer.broadcast_dims, deterministic=deterministic)
 
 
-def _simple(build: Callable[[Any, Any, nnx.Rngs], nnx.Module]) -> Port:
+def _parts(layer: nn.Module) -> list[nn.Module]:
+    """The layers within a layer."""
+    if isinstance(layer, nn.RNN):
+        return [layer.cell]
+    if isinstance(layer, nn.Bidirectional):
+        return [part for rnn in (layer.forward_rnn, layer.backward_rnn) for part in (rnn, *_parts(rnn))]
+    if isinstance(layer, nn.Sequential):
+        parts = [part for part in layer.layers if isinstance(part, nn.Module)]
+        return [inner for part in parts for inner in (part, *_parts(part))]
+    if isinstance(layer, nn.WeightNorm | nn.SpectralNorm):
+        return [layer.layer_instance, *_parts(layer.layer_instance)]
+    return []
+
+
+def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx.Module:
+    """A layer within a layer."""
+    port = _port(layer)
+    build = port.exact if exact else port.native
+    if build is None:
+        raise LookupError(f"{type(layer).__name__}: {port.why}")
+    return build(layer, inputs, rngs)
+
+
+def _rnn(*, exact: bool) -> Builder:
+    def build(layer: nn.RNN, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        shape = list(inputs[0].shape)
+        del shape[0 if layer.time_major else len(shape) - layer.cell.num_feature_axes - 1]
+        carry = jax.eval_shape(lambda: layer.cell.initialize_carry(jax.random.key(0), tuple(shape)))
+        if getattr(layer.cell, "carry_init", jax.nn.initializers.zeros) is not jax.nn.initializers.zeros:
+            raise NotImplementedError("an RNN is ported with a carry that begins with zeros")
+        if layer.variable_axes or layer.variable_carry or layer.variable_broadcast != "params":
+            raise NotImplementedError("an RNN is ported with parameters that are the same at each step")
+        cell = _build(layer.cell, (carry, jax.ShapeDtypeStruct(tuple(shape), inputs[0].dtype)), rngs, exact=exact)
+        names = ("time_major", "return_carry", "reverse", "keep_order", "unroll")
+        given = {name: getattr(layer, name) for name in names}
+        return twins.RNN(cell, rngs=False, **given) if exact else nnx.RNN(cell, **given)
+
+    return build
+
+
+def _bidirectional(*, exact: bool) -> Builder:
+    def build(layer: nn.Bidirectional, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        both = (_build(rnn, inputs, rngs, exact=exact) for rnn in (layer.forward_rnn, layer.backward_rnn))
+        given = {name: getattr(layer, name) for name in ("merge_fn", "time_major", "return_carry")}
+        return nnx.Bidirectional(*both, rngs=not exact, **given)
+
+    return build
+
+
+def _sequential(*, exact: bool) -> Builder:
+    def build(layer: nn.Sequential, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        made = []
+        for part in layer.layers:
+            if isinstance(part, nn.Module):
+                made.append(_build(part, inputs, rngs, exact=exact))
+                out, _ = jax.eval_shape(part.init_with_output, jax.random.key(0), *inputs)
+            else:
+                made.append(part)
+                out = jax.eval_shape(part, *inputs)
+            inputs = out if isinstance(out, tuple) else (out,)
+        return nnx.Sequential(*made)
+
+    return build
+
+
+def _weight_norm(layer: nn.WeightNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    names = ("epsilon", "use_scale", "feature_axes", "variable_filter")
+    given = {name: getattr(layer, name) for name in names} | _types(layer)
+    return twins.WeightNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+
+
+def _spectral_norm(layer: nn.SpectralNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    names = ("n_steps", "epsilon", "error_on_non_matrix", "collection_name")
+    given = {name: getattr(layer, name) for name in names} | _types(layer)
+    return twins.SpectralNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+
+
+def _simple(build: Builder) -> Port:
     return Port(build, build)
 
 
@@ -198,7 +279,7 @@ _ATTENTION = Port(
     "NNX takes jax.nn.dot_product_attention, which scales elsewhere and drops the precision: other bits",
 )
 
-PORTS: Mapping[type, Port] = {
+LEAVES: Mapping[type, Port] = {
     nn.Dense: _simple(_dense),
     nn.DenseGeneral: _simple(_dense_general),
     nn.Einsum: _simple(_einsum),
@@ -212,7 +293,12 @@ PORTS: Mapping[type, Port] = {
     nn.GroupNorm: _normed(nnx.GroupNorm, "use_bias", "num_groups", "group_size", "reduction_axes"),
     nn.InstanceNorm: _normed(nnx.InstanceNorm, "use_bias", "feature_axes"),
     nn.LSTMCell: _simple(_cell(nnx.LSTMCell, "gate_fn", "activation_fn")),
-    nn.OptimizedLSTMCell: _simple(_cell(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn")),
+    nn.OptimizedLSTMCell: Port(
+        _cell(twins.OptimizedLSTMCell, "gate_fn", "activation_fn"),
+        _cell(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn"),
+        "twin",
+        "nnx.OptimizedLSTMCell keeps its gates joined: gradients over a sequence are summed in another order",
+    ),
     nn.SimpleCell: _simple(_cell(nnx.SimpleCell, "activation_fn", "residual")),
     nn.GRUCell: Port(
         _cell(twins.GRUCell, "gate_fn", "activation_fn"),
@@ -230,7 +316,27 @@ PORTS: Mapping[type, Port] = {
     nn.PReLU: _simple(_prelu),
     nn.Dropout: _simple(_dropout),
 }
-"""The layers of Linen that are known, each with its way to NNX."""
+"""The layers of Linen that hold no others, each with its way to NNX."""
+PORTS: Mapping[type, Port] = {
+    **LEAVES,
+    nn.RNN: Port(_rnn(exact=True), _rnn(exact=False), "adjusted", "nnx.RNN keeps random numbers to begin with zeros"),
+    nn.Bidirectional: Port(_bidirectional(exact=True), _bidirectional(exact=False)),
+    nn.Sequential: Port(_sequential(exact=True), _sequential(exact=False)),
+    nn.WeightNorm: Port(
+        _weight_norm,
+        None,
+        "twin",
+        "nnx.WeightNorm overwrites the kernel at each call (google/flax issue 5576)",
+    ),
+    nn.SpectralNorm: Port(
+        _spectral_norm,
+        None,
+        "twin",
+        "nnx.SpectralNorm overwrites the kernel at each call (google/flax issue 5576)",
+    ),
+}
+"""All layers of Linen that are known."""
+ATTENTIONS = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention)
 
 
 def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
@@ -241,14 +347,41 @@ def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exa
     Raises KeyError for a layer that is not known, LookupError where NNX has none of its own, NotImplementedError
     for a setting that is not ported, and Misfit for variables that are not those of the layer.
     """
-    port = PORTS.get(type(layer))
-    if port is None:
-        raise KeyError(
-            f"{type(layer).__name__} is no layer that is known; these are: {', '.join(k.__name__ for k in PORTS)}"
-        )
+    made = build_layer(layer, variables, *inputs, exact=exact)
+    load(made.module, variables)
+    return made
+
+
+def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
+    """The same with variables that are only shaped, of the shapes of these."""
+    port = _port(layer)
     build = port.exact if exact else port.native
     if build is None:
         raise LookupError(f"{type(layer).__name__}: {port.why}")
-    module = build(layer, inputs, nnx.Rngs(0))
-    load(module, variables)
-    return Ported(module, port.kind, port.why) if exact else Ported(module, "native")
+    module = nnx.eval_shape(lambda: _as_initialized(build(layer, inputs, nnx.Rngs(0)), variables))
+    if not exact:
+        return Ported(module, "native")
+    others = [port, *(_port(part) for part in _parts(layer))]
+    port = next((other for other in others if other.kind != "native"), port)
+    return Ported(module, port.kind, port.why)
+
+
+def _port(layer: nn.Module) -> Port:
+    port = PORTS.get(type(layer))
+    if port is None:
+        known = ", ".join(kind.__name__ for kind in PORTS)
+        raise KeyError(f"{type(layer).__name__} is no layer that is known; these are: {known}")
+    return port
+
+
+def _as_initialized(module: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
+    """With what only Linen's `init` decides: the cache of an attention that decodes, the types of what is wrapped."""
+    if isinstance(module, nnx.MultiHeadAttention) and (cache := variables.get("cache")):
+        for name in ("cached_key", "cached_value", "cache_index"):
+            setattr(module, name, nnx.Cache(jnp.zeros(cache[name].shape, cache[name].dtype)))
+    if isinstance(module, twins.Wrapper):
+        given = leaves(variables)
+        for slot in slots(module.layer_instance):
+            if (like := given.get(("params", "layer_instance", *slot.parts[0][0][1:]))) is not None:
+                slot.variable.set_value(slot.variable[...].astype(like.dtype))
+    return module

@@ -1,5 +1,6 @@
 """A whole Linen model as an NNX module: its own code, unchanged, over layers of NNX."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.core import tracers
 
-from tasks.porting.layers import PORTS, port_layer
-from tasks.porting.variables import Path, dump, leaves
-
-REPARAMETRIZED = (nn.WeightNorm, nn.SpectralNorm)
-"""Layers that give another layer's call other parameters than it has."""
+from tasks.porting.layers import ATTENTIONS, LEAVES, build_layer
+from tasks.porting.variables import Misfit, Path, Slot, assign, dump, leaves, load, matched, put, shown, slots
 
 
 @dataclass(frozen=True)
@@ -35,32 +33,29 @@ class PortedModel:
     report: tuple[Entry, ...]
 
 
-class Model(nnx.Module):
-    """A Linen module whose layers are those of NNX.
+class Scope(nnx.Module):
+    """What a Linen model has under one name: its layers, its variables and further scopes, by Linen's names."""
+
+
+class Model(Scope):
+    """A Linen module whose layers are those of NNX, at the paths that they have in Linen.
 
     Calling it runs the Linen code, in which each layer that was ported is one of NNX with variables of its own;
     what was not ported runs as it is, on variables that are NNX's as well. So it trains, and is split, merged,
-    jitted and saved as any other. Statistics are updated in place.
+    jitted and saved as any other. Statistics and caches are updated in place.
+
+    A layer that Linen calls within `nn.scan`, `nn.vmap`, `nn.jit`, `nn.remat` or `nn.map_variables` computes on
+    the slices that Linen hands it there; its own variables are the whole, as Linen keeps them.
     """
 
-    def __init__(
-        self, linen: nn.Module, layers: Mapping[Path, nnx.Module], rest: Mapping[Path, nnx.Variable[Any]]
-    ) -> None:
-        self.linen = linen
-        self.paths = tuple(layers)  # as tuples, for Linen has names with a slash in them
-        self.rest_paths = tuple(rest)
-        self.layers = nnx.Dict({"/".join(path): layer for path, layer in layers.items()})
-        self.rest = nnx.Dict({"/".join(path): variable for path, variable in rest.items()})
+    def __init__(self, linen: nn.Module) -> None:
+        self._linen = linen
+        self._direct: tuple[Path, ...] = ()
+        self._lifted: tuple[Path, ...] = ()
 
     def variables(self) -> dict[str, Any]:
         """The variables as the Linen model has them."""
-        made: dict[str, Any] = {}
-        for above in self.paths:
-            for (collection, *names), leaf in leaves(dump(self.layers["/".join(above)])).items():
-                _put(made, (collection, *above, *names), leaf)
-        for path in self.rest_paths:
-            _put(made, path, self.rest["/".join(path)][...])
-        return made
+        return dump(self)
 
     def __call__(self, *inputs: Any, rngs: nnx.Rngs | Mapping[str, jax.Array] | None = None, **given: Any) -> Any:
         """What `linen.apply(variables, *inputs, rngs=…, **given)` returns.
@@ -72,43 +67,94 @@ class Model(nnx.Module):
 
         def redirect(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             path = context.module.path
-            if path not in self.paths or type(context.module) not in PORTS or tracers.current_trace() != here:
+            if type(context.module) not in LEAVES:
                 return call(*args, **kwargs)
-            return _called(self.layers["/".join(path)], context, call, args, kwargs)
+            if path in self._direct and tracers.current_trace() == here:
+                return _called(_at(self, path), context, call, args, kwargs)
+            if path in self._lifted:
+                return _called_within(_at(self, path), context, call, args, kwargs)
+            return call(*args, **kwargs)
 
         mutable = sorted({collection for collection in variables if collection != "params"})
         with nn.intercept_methods(redirect):
-            out, changed = self.linen.apply(variables, *inputs, rngs=keys, mutable=mutable, **given)
-        for path, leaf in leaves(changed).items():
-            if path in self.rest_paths:
-                self.rest["/".join(path)].set_value(leaf)
+            out, changed = self._linen.apply(variables, *inputs, rngs=keys, mutable=mutable, **given)
+        self._take(changed)
         return out
+
+    def _take(self, changed: Mapping[str, Any]) -> None:
+        """What Linen's own code has changed; the layers that were called directly have done so themselves."""
+        new = {path: leaf for path, leaf in leaves(changed).items() if not _has(self._direct, path[1:])}
+        assign(slots(self), new)
+
+
+def _at(module: Any, path: Path) -> Any:
+    for name in path:
+        module = getattr(module, name)
+    return module
+
+
+def _has(above: Any, path: Path) -> bool:
+    """Whether a path is one of these, or below one."""
+    return any(path[: len(each)] == each for each in above)
+
+
+def _arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+    """What a layer is called with, by name."""
+    given = dict(inspect.signature(type(linen).__call__).bind(linen, *args, **kwargs).arguments)
+    return {name: value for name, value in given.items() if name != "self"}
 
 
 def _called(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+    """What NNX's layer returns where Linen's is called."""
     linen = context.module
     if context.method_name == "attend":
         return layer.attend(*args, **kwargs)
     if context.method_name != "__call__":
         return call(*args, **kwargs)
+    given = _arguments(linen, args, kwargs)
     if isinstance(linen, nn.Dropout):
-        deterministic = kwargs.get("deterministic", args[1] if len(args) > 1 else None)
-        deterministic = nn.merge_param("deterministic", linen.deterministic, deterministic)
-        if deterministic or linen.rate == 0.0:
-            return args[0]
-        key = kwargs.get("rng")
-        return layer(args[0], deterministic=False, rngs=linen.make_rng(linen.rng_collection) if key is None else key)
+        return _dropped(layer, linen, **given)
     if isinstance(linen, nn.BatchNorm):
-        average = kwargs.pop("use_running_average", args[1] if len(args) > 1 else None)
-        average = nn.merge_param("use_running_average", linen.use_running_average, average)
-        return layer(args[0], use_running_average=average, **kwargs)
+        average = nn.merge_param(
+            "use_running_average", linen.use_running_average, given.pop("use_running_average", None)
+        )
+        return layer(given.pop("x"), use_running_average=average, **given)
+    if isinstance(linen, ATTENTIONS):
+        return call(*args, **kwargs) if given.get("sow_weights") else _attended(layer, linen, **given)
     return layer(*args, **kwargs)
 
 
-def _put(tree: dict[str, Any], path: Path, leaf: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = leaf
+def _dropped(layer: Any, linen: nn.Dropout, inputs: Any, deterministic: Any = None, rng: Any = None) -> Any:
+    """The same mask, by the key that Linen makes from the layer's path."""
+    if nn.merge_param("deterministic", linen.deterministic, deterministic) or linen.rate == 0.0:
+        return inputs
+    return layer(inputs, deterministic=False, rngs=linen.make_rng(linen.rng_collection) if rng is None else rng)
+
+
+def _attended(
+    layer: Any, linen: Any, inputs_q: Any, inputs_k: Any = None, inputs_v: Any = None, *, inputs_kv: Any = None,
+    deterministic: Any = None, dropout_rng: Any = None, **given: Any,
+) -> Any:  # fmt: skip
+    """Attention with the arguments of Linen's, and with its keys for dropout."""
+    if inputs_kv is not None:
+        inputs_k = inputs_v = inputs_kv
+    quiet = linen.dropout_rate == 0.0 or nn.merge_param("deterministic", linen.deterministic, deterministic)
+    if not quiet and dropout_rng is None:
+        dropout_rng = linen.make_rng("dropout")
+    return layer(inputs_q, inputs_k, inputs_v, deterministic=quiet, rngs=lambda: dropout_rng, **given)
+
+
+def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+    """The same on the variables that Linen's layer has where it is called: a slice of the whole, for one."""
+    linen, (graph, state) = context.module, nnx.split(layer)
+    inner = nnx.merge(graph, jax.tree.map(_shape, state))  # without values: Linen may keep what is traced here
+    wanted, given = slots(inner), leaves(linen.variables)
+    assign(wanted, {first: given[path] for first, path in matched(wanted, given, None).items()})
+    out = _called(inner, context, call, args, kwargs)
+    for (collection, *names), leaf in leaves(dump(inner)).items():
+        if collection != "params" and linen.is_mutable_collection(collection):
+            linen.put_variable(collection, "/".join(names), leaf)
+    return out
 
 
 def _within(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -116,17 +162,18 @@ def _within(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for (collection, *names), leaf in leaves(variables).items():
         if tuple(names[: len(path)]) == path:
-            _put(found, (collection, *names[len(path) :]), leaf)
+            put(found, (collection, *names[len(path) :]), leaf)
     return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Seen:
-    """A layer as the trace met it: its configuration, the shapes of its first inputs, and what keeps it Linen's."""
+    """A layer as the trace met it: its configuration, and the shapes of its inputs and variables there."""
 
     layer: nn.Module
     inputs: tuple[Any, ...]
-    why: str = ""
+    variables: Mapping[str, Any]
+    lifted: bool
 
 
 def _traced(linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any) -> dict[Path, _Seen]:
@@ -134,34 +181,43 @@ def _traced(linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
     seen: dict[Path, _Seen] = {}
 
     def run(variables: Any, inputs: Any) -> Any:
-        here, around = tracers.current_trace(), list[str]()
+        here, whole = tracers.current_trace(), leaves(variables)
 
         def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             module = context.module
-            if type(module) in PORTS and context.method_name in ("__call__", "attend"):
-                shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
-                met = seen.setdefault(module.path, _Seen(module.clone(parent=None), shapes))
-                if tracers.current_trace() != here:
-                    met.why = "it is called within nn.scan, nn.vmap, nn.jit or nn.remat"
-                elif around:
-                    met.why = f"{around[-1]} gives it other parameters than it has"
-                elif getattr(module, "decode", False):
-                    met.why = "it decodes with a cache"
-                elif getattr(module, "dropout_rate", 0.0):
-                    met.why = "it drops out attention weights by Linen's keys"
-            if not isinstance(module, REPARAMETRIZED):
+            if type(module) not in LEAVES or context.method_name not in ("__call__", "attend"):
                 return call(*args, **kwargs)
-            around.append(type(module).__name__)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                around.pop()
+            own = leaves(module.variables)
+            lifted = tracers.current_trace() != here or any(
+                leaf is not whole.get((path[0], *module.path, *path[1:])) for path, leaf in own.items()
+            )
+            known = seen.get(module.path)
+            if known is None or (lifted and not known.lifted):
+                arrays = args if context.method_name == "attend" else _inputs(module, args, kwargs)
+                shapes = jax.tree.map(_shape, (arrays, dict(module.variables)))
+                seen[module.path] = _Seen(module.clone(parent=None), shapes[0], shapes[1], lifted)
+            return call(*args, **kwargs)
 
         with nn.intercept_methods(watch):
             return linen.apply(variables, *inputs, rngs=rngs, mutable=True, **given)
 
-    jax.eval_shape(run, variables, inputs)
+    jax.eval_shape(run, nn.meta.unbox(variables), inputs)
     return seen
+
+
+def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """The arrays that a layer is called with: of an attention the queries, and the keys where they are others."""
+    given = _arguments(linen, args, kwargs)
+    if isinstance(linen, ATTENTIONS):
+        keys = given.get("inputs_k") if given.get("inputs_kv") is None else given["inputs_kv"]
+        return (given["inputs_q"], *([] if keys is None else [keys]))
+    if isinstance(linen, nn.Einsum):
+        return tuple(given.values())
+    return tuple(value for value in given.values() if all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)))
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def port_model(
@@ -169,37 +225,69 @@ def port_model(
     variables: Mapping[str, Any],
     *inputs: Any,
     rngs: Mapping[str, jax.Array] | None = None,
+    exact: bool = True,
     **given: Any,
 ) -> PortedModel:
     """An NNX module with the code and the variables of a Linen one, which gives the same bits.
 
     The model is run once on the shapes of `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments
     `given`, to see which layers it has: call it so that it meets all of them. Layers that are not ported keep
-    Linen's code and are named in the report with the reason. Raises Misfit for variables that a layer does not
-    have, and what the model raises.
+    Linen's code and are named in the report with the reason. Without `exact` the layers are NNX's own with their
+    defaults, where it has any. Raises Misfit for variables that a layer does not have, and what the model raises.
     """
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
-    layers: dict[Path, nnx.Module] = {}
-    report, kept = [], list[Path]()
+    model, report = Model(linen), []
+    whole = leaves(variables)
     for path, met in _traced(linen, variables, inputs, keys, given).items():
-        if any(path[: len(above)] == above for above in layers):
+        if _has((*model._direct, *model._lifted), path):
             continue  # a layer of a layer: attention has layers of its own
-        kind, why = "linen", met.why
-        if why and any(path[: len(above)] == above for above in kept):
-            continue
-        if not why:
-            try:
-                made = port_layer(met.layer, _within(variables, path), *met.inputs)
-                layers[path], kind, why = made.module, made.kind, made.why
-            except NotImplementedError as refusal:
-                why = str(refusal)
-        kept += [path] if kind == "linen" else []
+        kind, why = "linen", ""
+        try:
+            made = build_layer(met.layer, met.variables, *met.inputs, exact=exact)
+            kind, why = made.kind, made.why
+            _fill(made.module, _within(variables, path), met)
+        except (NotImplementedError, LookupError) as refusal:
+            kind, why = "linen", str(refusal)
+        else:
+            _put(model, path, made.module)
+            model._direct += () if met.lifted else (path,)
+            model._lifted += (path,) if met.lifted else ()
+            whole = {name: leaf for name, leaf in whole.items() if not _has([path], name[1:])}
         report.append(Entry("/".join(path), type(met.layer).__name__, kind, why))
-    rest = {}
-    for (collection, *names), leaf in leaves(variables).items():
-        if not any(tuple(names[: len(path)]) == path for path in layers):
-            kind_of = nnx.variable_type_from_name(collection, allow_register=True)
-            rest[(collection, *names)] = kind_of(jnp.asarray(leaf))
-    free = dict.fromkeys(path[1:-1] for path in rest if not any(path[1 : 1 + len(above)] == above for above in kept))
+    kept = [tuple(entry.path.split("/")) for entry in report if entry.kind == "linen"]
+    for (collection, *names), leaf in whole.items():
+        kind_of = nnx.variable_type_from_name(collection, allow_register=True)
+        _put(model, tuple(names), kind_of(jnp.asarray(leaf)))
+    free = dict.fromkeys(path[1:-1] for path in whole if not _has(kept, path[1:]))
     report += [Entry("/".join(path), "variables of its own", "linen") for path in free]
-    return PortedModel(Model(linen, layers, rest), tuple(report))
+    return PortedModel(model, tuple(report))
+
+
+def _fill(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
+    """Gives a layer that was only shaped its variables: of one that is lifted the whole, of whatever shape."""
+    if not met.lifted:
+        load(module, variables)
+        return
+    wanted, given = slots(module), leaves(variables)
+    found = matched(wanted, given, None)
+    for slot in wanted:
+        _check_parts(slot, [given[found[first]] for first, *_ in slot.parts if first in found])
+    assign(wanted, {first: given[path] for first, path in found.items()})
+
+
+def _check_parts(slot: Slot, arrays: list[Any]) -> None:
+    if len(arrays) != len(slot.parts):
+        raise Misfit(f"missing variables of {shown(slot.path)}")
+    if len(arrays) > 1 and jnp.shape(arrays[0]) != slot.part_shape:
+        raise NotImplementedError("NNX keeps its gates in one array, and here they are stacked")
+
+
+def _put(model: Scope, path: Path, child: Any) -> None:
+    """Puts a layer or a variable at its path in Linen."""
+    for name in path[:-1]:
+        if not hasattr(model, name):
+            setattr(model, name, Scope())
+        model = getattr(model, name)
+    if hasattr(model, path[-1]):
+        raise NotImplementedError(f"{shown(path)} is a name of NNX's own, or is in two collections; rename it")
+    setattr(model, path[-1], child)

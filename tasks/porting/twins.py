@@ -9,10 +9,23 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from tasks.porting.variables import shown, slots
+
 Shape = tuple[int, ...]
 
 
-class GRUCell(nnx.Module):
+class _Cell(nnx.RNNCellBase):
+    """What `nnx.RNN` asks of a cell: a carry of zeros, `(..., features)`, in the type of the parameters."""
+
+    features: int
+    param_dtype: Any
+    num_feature_axes = 1
+
+    def initialize_carry(self, input_shape: Shape, rngs: Any = None, carry_init: Any = None) -> Any:
+        return jnp.zeros((*input_shape[: -self.num_feature_axes], self.features), self.param_dtype)
+
+
+class GRUCell(_Cell):
     """Linen's gated recurrent unit (Cho et al., 2014): six layers apart, `hn` with a bias.
 
     `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot take the weights.
@@ -37,6 +50,7 @@ class GRUCell(nnx.Module):
         self.hr, self.hz = (layer(features, bias=False) for _ in range(2))
         self.hn = layer(features, bias=True)
         self.gate_fn, self.activation_fn = gate_fn, activation_fn
+        self.features, self.param_dtype = features, param_dtype
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         r = self.gate_fn(self.ir(inputs) + self.hr(carry))
@@ -46,7 +60,56 @@ class GRUCell(nnx.Module):
         return carry, carry
 
 
-class MGUCell(nnx.Module):
+class OptimizedLSTMCell(_Cell):
+    """Linen's optimized LSTM (Hochreiter and Schmidhuber, 1997), whose gates are apart and joined at each call.
+
+    `nnx.OptimizedLSTMCell` keeps them joined: over a sequence the sums in its gradients are rounded otherwise.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        gate_fn: Callable[[jax.Array], jax.Array],
+        activation_fn: Callable[[jax.Array], jax.Array],
+        dtype: Any,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ) -> None:
+        def layers(size: int, *, bias: bool) -> list[nnx.Linear]:
+            return [nnx.Linear(size, features, use_bias=bias, param_dtype=param_dtype, rngs=rngs) for _ in range(4)]
+
+        self.ii, self.if_, self.ig, self.io = layers(in_features, bias=False)
+        self.hi, self.hf, self.hg, self.ho = layers(features, bias=True)
+        self.gate_fn, self.activation_fn, self.dtype = gate_fn, activation_fn, dtype
+        self.features, self.param_dtype = features, param_dtype
+
+    def _joined(self, x: jax.Array, layers: Sequence[nnx.Linear]) -> list[jax.Array]:
+        kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=-1)
+        biases = [layer.bias[...] for layer in layers if layer.bias is not None]
+        bias = jnp.concatenate(biases, axis=-1) if biases else None
+        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, kernel, bias), dtype=self.dtype)
+        y = jnp.dot(x, kernel)
+        return jnp.split(y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,)), 4, axis=-1)
+
+    def initialize_carry(self, input_shape: Shape, rngs: Any = None, carry_init: Any = None) -> Any:
+        zeros = super().initialize_carry(input_shape)
+        return zeros, zeros
+
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        c, h = carry
+        from_h = self._joined(h, (self.hi, self.hf, self.hg, self.ho))
+        from_x = self._joined(inputs, (self.ii, self.if_, self.ig, self.io))
+        i, f, g, o = (a + b for a, b in zip(from_h, from_x, strict=True))
+        c = self.gate_fn(f) * c + self.gate_fn(i) * self.activation_fn(g)
+        h = self.gate_fn(o) * self.activation_fn(c)
+        return (c, h), h
+
+
+class MGUCell(_Cell):
     """Linen's minimal gated unit (Zhou et al., 2016), which NNX does not have."""
 
     def __init__(
@@ -67,6 +130,7 @@ class MGUCell(nnx.Module):
         self.if_, self.in_ = layer(in_features, bias=True), layer(in_features, bias=True)
         self.hf, self.hn = layer(features, bias=False), layer(features, bias=reset_gate)
         self.gate_fn, self.activation_fn, self.reset_gate = gate_fn, activation_fn, reset_gate
+        self.features, self.param_dtype = features, param_dtype
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         f = self.gate_fn(self.if_(inputs) + self.hf(carry))
@@ -78,7 +142,7 @@ class MGUCell(nnx.Module):
         return carry, carry
 
 
-class ConvLSTMCell(nnx.Module):
+class ConvLSTMCell(_Cell):
     """Linen's convolutional LSTM (Shi et al., 2015), which NNX does not have.
 
     Carry and inputs have shapes `(batch, …, features)`.
@@ -104,6 +168,12 @@ class ConvLSTMCell(nnx.Module):
             )  # fmt: skip
 
         self.ih, self.hh = layer(in_features), layer(features)
+        self.features, self.param_dtype = features, param_dtype
+        self.num_feature_axes = len(kernel_size) + 1
+
+    def initialize_carry(self, input_shape: Shape, rngs: Any = None, carry_init: Any = None) -> Any:
+        zeros = jnp.zeros((*input_shape[:-1], self.features), self.param_dtype)
+        return zeros, zeros
 
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
@@ -167,3 +237,144 @@ class ConvLocal(nnx.Module):
         if bias is not None:
             y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
         return y.reshape(*outer, *y.shape[1:])
+
+
+class RNN(nnx.RNN):
+    """`nnx.RNN` that begins with zeros, as Linen's cells do, and so needs no random numbers of its own."""
+
+    def __call__(self, inputs: jax.Array, *, initial_carry: Any = None, **given: Any) -> Any:
+        if initial_carry is None:
+            major = given.get("time_major")
+            time = 0 if (self.time_major if major is None else major) else -1 - self.cell.num_feature_axes
+            shape = list(inputs.shape)
+            del shape[time]
+            initial_carry = self.cell.initialize_carry(tuple(shape), nnx.Rngs(0))
+        return super().__call__(inputs, initial_carry=initial_carry, **given)
+
+
+def _normalized(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
+    return x * lax.rsqrt((x * x).sum(axis=axis, keepdims=True) + epsilon)
+
+
+class Wrapper(nnx.Module):
+    """A layer that is called with other parameters than it has; its own stay as they are.
+
+    What belongs to a parameter is named as Linen names it: `layer_instance/kernel/scale`.
+    """
+
+    def __init__(self, layer: nnx.Module) -> None:
+        self.layer_instance = layer
+        if any(len(slot.parts) > 1 for slot in slots(layer)):
+            raise NotImplementedError("NNX keeps the gates of this cell in one array, which cannot be normalized apart")
+
+    def _parameters(self) -> dict[str, nnx.Param[Any]]:
+        made = {}
+        for slot in slots(self.layer_instance):
+            if isinstance(slot.variable, nnx.Param):
+                made["layer_instance/" + shown(slot.parts[0][0][1:])] = slot.variable
+        return made
+
+    def _call(self, new: dict[str, jax.Array], args: Any, given: Any) -> Any:
+        parameters = self._parameters()
+        own = {name: parameters[name][...] for name in new}
+        for name, value in new.items():
+            parameters[name].set_value(value)
+        try:
+            return self.layer_instance(*args, **given)
+        finally:
+            for name, value in own.items():
+                parameters[name].set_value(value)
+
+
+class WeightNorm(Wrapper):
+    """Linen's weight normalization (Salimans and Kingma, 2016), which leaves the layer's own parameters alone.
+
+    `nnx.WeightNorm` overwrites them at each call (google/flax issue 5576).
+    """
+
+    def __init__(
+        self,
+        layer: nnx.Module,
+        *,
+        epsilon: float,
+        use_scale: bool,
+        feature_axes: Any,
+        variable_filter: Any,
+        dtype: Any,
+        param_dtype: Any,
+    ) -> None:
+        super().__init__(layer)
+        self.epsilon, self.feature_axes, self.dtype = epsilon, feature_axes, dtype
+        names = tuple(self._parameters())
+        self.normalized = tuple(n for n in names if not variable_filter or any(part in n for part in variable_filter))
+        self.use_scale = use_scale
+        for name in self.normalized if use_scale else ():
+            value = self._parameters()[name]
+            shape = [value.shape[axis] for axis in self._features(value.ndim)]
+            setattr(self, f"{name}/scale", nnx.Param(jnp.ones(shape, param_dtype)))
+
+    def _features(self, ndim: int) -> tuple[int, ...]:
+        axes = () if self.feature_axes is None else self.feature_axes
+        return tuple(sorted(axis % ndim for axis in ((axes,) if isinstance(axes, int) else axes)))
+
+    def _new(self, name: str, value: jax.Array) -> jax.Array:
+        features = self._features(value.ndim)
+        rest = tuple(axis for axis in range(value.ndim) if axis not in features)
+        new, given = _normalized(value, self.epsilon, rest), [value]
+        if self.use_scale:
+            scale = getattr(self, f"{name}/scale")[...]
+            scale = scale.reshape([size if axis in features else 1 for axis, size in enumerate(value.shape)])
+            new, given = new * scale, [value, scale]
+        return jnp.asarray(new, nnx.nn.dtypes.canonicalize_dtype(*given, dtype=self.dtype))
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        parameters = self._parameters()
+        return self._call({name: self._new(name, parameters[name][...]) for name in self.normalized}, args, given)
+
+
+class SpectralNorm(Wrapper):
+    """Linen's spectral normalization (Miyato et al., 2018), which leaves the layer's own parameters alone.
+
+    `nnx.SpectralNorm` overwrites them at each call (google/flax issue 5576). `u`, `(1, out)`, and `sigma`, a
+    scalar, are changed with `update_stats` only.
+    """
+
+    def __init__(
+        self,
+        layer: nnx.Module,
+        *,
+        n_steps: int,
+        epsilon: float,
+        error_on_non_matrix: bool,
+        collection_name: str,
+        dtype: Any,
+        param_dtype: Any,
+    ) -> None:
+        super().__init__(layer)
+        self.n_steps, self.epsilon, self.dtype = n_steps, epsilon, dtype
+        parameters = {name: value for name, value in self._parameters().items() if value.ndim > 1 and n_steps > 0}
+        if error_on_non_matrix and any(value.ndim > 2 for value in parameters.values()):
+            raise ValueError("a parameter has more than two axes, and error_on_non_matrix is True")
+        self.normalized = tuple(parameters)
+        kind = nnx.variable_type_from_name(collection_name, allow_register=True)
+        for name, value in parameters.items():
+            setattr(self, f"{name}/u", kind(jnp.ones((1, value.shape[-1]), param_dtype)))
+            setattr(self, f"{name}/sigma", kind(jnp.ones((), param_dtype)))
+
+    def _new(self, name: str, own: jax.Array, update_stats: bool) -> jax.Array:
+        value, u = own.reshape(-1, own.shape[-1]), getattr(self, f"{name}/u")[...]
+        for _ in range(self.n_steps):
+            v = _normalized(jnp.matmul(u, value.transpose([1, 0])), self.epsilon)
+            u = _normalized(jnp.matmul(v, value), self.epsilon)
+        u, v = lax.stop_gradient(u), lax.stop_gradient(v)
+        sigma = jnp.matmul(jnp.matmul(v, value), jnp.transpose(u))[0, 0]
+        new = (value / jnp.where(sigma != 0, sigma, 1)).reshape(own.shape)
+        if update_stats:
+            getattr(self, f"{name}/u").set_value(u)
+            getattr(self, f"{name}/sigma").set_value(sigma)
+        return jnp.asarray(new, nnx.nn.dtypes.canonicalize_dtype(own, u, v, sigma, dtype=self.dtype))
+
+    def __call__(self, *args: Any, update_stats: bool, **given: Any) -> Any:
+        parameters = self._parameters()
+        new = {name: self._new(name, parameters[name][...], update_stats) for name in self.normalized}
+        return self._call(new, args, given)

@@ -5,7 +5,7 @@ paths are brought to the same form, and the two are matched; nothing is assigned
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,14 @@ class Slot:
         *outer, last = self.variable.shape if len(self.parts) > 1 else (*self.variable.shape, 1)
         return (*outer, last // len(self.parts)) if len(self.parts) > 1 else tuple(outer)
 
+    def whole(self, parts: Sequence[Any]) -> jax.Array:
+        """One array of the parts, in the type of the variable."""
+        return jnp.asarray(jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0], self.variable.dtype)
+
+    def pieces(self, whole: jax.Array) -> list[jax.Array]:
+        """The parts of an array, as Linen has them."""
+        return jnp.split(whole, len(self.parts), axis=-1) if len(self.parts) > 1 else [whole]
+
 
 def slots(module: nnx.Module) -> list[Slot]:
     """The variables of a module that Linen would have, with their paths there; state of random numbers is none."""
@@ -109,15 +117,16 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 
 
 def _names(node: Any, names: Path, name: Any) -> Path:
-    """Linen writes the elements of a list or a dict into one name: `layers_0`, `heads_a`."""
+    """Linen writes the elements of a list or a dict into one name: `layers_0`, `heads_a`; a keyword is no attribute."""
     if names and isinstance(node, nnx.List | nnx.Dict | list | tuple | Mapping):
         return (*names[:-1], f"{names[-1]}_{name}")
-    return (*names, _canonical(str(name)))
+    name = str(name)
+    return (*names, name.removesuffix("_") if name in ("if_", "in_") else name)
 
 
-def _canonical(name: str) -> str:
-    """A name without what tells only a lifted class, and with Python's keywords as Linen has them."""
-    return LIFTED.sub("", name.removesuffix("_") if name in ("if_", "in_") else name)
+def _bare(path: Path) -> Path:
+    """A path without what tells only how a class was lifted."""
+    return tuple(LIFTED.sub("", name) for name in path)
 
 
 def leaves(variables: Mapping[str, Any]) -> dict[Path, Any]:
@@ -135,14 +144,37 @@ def leaves(variables: Mapping[str, Any]) -> dict[Path, Any]:
     return found
 
 
-def _form(path: Path, mapping: Mapping[str, str]) -> Path:
-    """A Linen path in the form of the slots'; `mapping` renames the longest beginning that it knows."""
+def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
+    """A Linen path under NNX's names; `mapping` renames the longest beginning that it knows."""
     collection, *names = path
     for end in range(len(names), 0, -1):
         if (known := mapping.get("/".join(names[:end]))) is not None:
             names = [*known.split("/"), *names[end:]]
             break
-    return (collection, *map(_canonical, names))
+    return (collection, *names)
+
+
+def matched(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[str, str] | None) -> dict[Path, Path]:
+    """For the first name of each part of the slots, which of the given paths it is.
+
+    A path that is the same comes first, one that is the same but for a lifted class's prefix second, where it is
+    the only one.
+    """
+    names = {_renamed(path, mapping or {}): path for path in given}
+    found = {}
+    parts = [paths for slot in wanted for paths in slot.parts]
+    for paths in parts:
+        if (same := next((path for path in paths if path in names), None)) is not None:
+            found[paths[0]] = names.pop(same)
+    alike: dict[Path, list[Path]] = {}
+    for path in names:
+        alike.setdefault(_bare(path), []).append(path)
+    for paths in parts:
+        if paths[0] not in found:
+            several = next((alike[_bare(path)] for path in paths if _bare(path) in alike), [])
+            if len(several) == 1:
+                found[paths[0]] = names[several.pop()]
+    return found
 
 
 def load(
@@ -159,32 +191,33 @@ def load(
     casts, and `ignore` names collections that are left out, such as `intermediates`. Raises Misfit that lists
     every missing, unexpected, ill-shaped and ill-typed variable.
     """
-    given = {
-        _form(path, mapping or {}): (path, leaf) for path, leaf in leaves(variables).items() if path[0] not in ignore
-    }
-    wanted, problems = slots(module), []
-    chosen: list[tuple[Slot, list[Any]]] = []
+    given = {path: leaf for path, leaf in leaves(variables).items() if path[0] not in ignore}
+    wanted = slots(module)
+    found = matched(wanted, given, mapping)
+    problems = []
     for slot in wanted:
-        arrays = []
-        for paths in slot.parts:
-            name = next((path for path in paths if path in given), None)
-            if name is None:
-                problems.append(f"missing {_shown(paths[0])}, of shape {slot.part_shape} for {_shown(slot.path)}")
-                continue
-            path, array = given.pop(name)
-            problems += _misfit(slot, path, array, dtype)
-            arrays.append(array)
-        chosen.append((slot, arrays))
-    problems += [f"unexpected {_shown(path)}, of shape {jnp.shape(leaf)}" for path, leaf in given.values()]
+        for first, *_ in slot.parts:
+            if first in found:
+                problems += _misfit(slot, found[first], given[found[first]], dtype)
+            else:
+                problems.append(f"missing {shown(first)}, of shape {slot.part_shape} for {shown(slot.path)}")
+    left = set(given) - set(found.values())
+    problems += [f"unexpected {shown(path)}, of shape {jnp.shape(given[path])}" for path in given if path in left]
     if problems:
         raise Misfit(f"{len(problems)} variables do not fit:\n" + "\n".join(f"  {line}" for line in problems))
-    for slot, arrays in chosen:
-        whole = jnp.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
-        slot.variable.set_value(jnp.asarray(whole, slot.variable.dtype))
+    assign(wanted, {first: given[path] for first, path in found.items()})
+
+
+def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
+    """Puts arrays, by the first name of each part, into their slots; those without arrays stay as they are."""
+    for slot in wanted:
+        parts = [arrays[first] for first, *_ in slot.parts if first in arrays]
+        if parts:
+            slot.variable.set_value(slot.whole(parts))
 
 
 def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[str]:
-    name, of = _shown(path), _shown(slot.path)
+    name, of = shown(path), shown(slot.path)
     if tuple(jnp.shape(array)) != slot.part_shape:
         return [f"{name} has shape {jnp.shape(array)}, {of} needs {slot.part_shape}"]
     if dtype == "strict" and jnp.result_type(array) != slot.variable.dtype:
@@ -192,7 +225,8 @@ def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[str]:
     return []
 
 
-def _shown(path: Sequence[Any]) -> str:
+def shown(path: Sequence[Any]) -> str:
+    """A path as people write it."""
     return "/".join(map(str, path))
 
 
@@ -205,20 +239,22 @@ def dump(
     modules, of what is renamed by `mapping`, and of shared modules. Raises Misfit for one of them that the
     module does not have.
     """
-    names = {_form(path, mapping or {}): path for path in leaves(like)} if like is not None else {}
+    wanted = slots(module)
+    names = matched(wanted, leaves(like), mapping) if like is not None else {}
     made: dict[str, Any] = {}
-    for slot in slots(module):
-        array = slot.variable[...]
-        pieces = jnp.split(array, len(slot.parts), axis=-1) if len(slot.parts) > 1 else [array]
-        for paths, piece in zip(slot.parts, pieces, strict=True):
-            path = next((names.pop(path) for path in paths if path in names), paths[0])
-            tree = made
-            for name in path[:-1]:
-                tree = tree.setdefault(name, {})
-            tree[path[-1]] = piece
-    if names:
-        raise Misfit("the module has no " + ", ".join(map(_shown, names.values())))
+    for slot in wanted:
+        for paths, piece in zip(slot.parts, slot.pieces(slot.variable[...]), strict=True):
+            put(made, names.get(paths[0], paths[0]), piece)
+    if like is not None and (missing := set(leaves(like)) - set(names.values())):
+        raise Misfit("the module has no " + ", ".join(map(shown, sorted(missing))))
     return made
+
+
+def put(tree: dict[str, Any], path: Path, leaf: Any) -> None:
+    """Puts a leaf into nested dicts, which are made on the way."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = leaf
 
 
 def same_bits(a: Any, b: Any) -> bool:
