@@ -1,7 +1,22 @@
 """Linen models in NNX: their variables both ways, and layers that give the same bits."""
 
+from tasks.porting.bridges import linen_variables, to_linen, to_nnx
 from tasks.porting.layers import PORTS, Ported, port_layer
 from tasks.porting.models import Entry, Model, PortedModel, port_model
 from tasks.porting.variables import Misfit, dump, load
 
-__all__ = ["PORTS", "Entry", "Misfit", "Model", "Ported", "PortedModel", "dump", "load", "port_layer", "port_model"]
+__all__ = [
+    "PORTS",
+    "Entry",
+    "Misfit",
+    "Model",
+    "Ported",
+    "PortedModel",
+    "dump",
+    "linen_variables",
+    "load",
+    "port_layer",
+    "port_model",
+    "to_linen",
+    "to_nnx",
+]

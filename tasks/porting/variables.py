@@ -203,8 +203,7 @@ def load(
                 problems.append(f"missing {shown(first)}, of shape {slot.part_shape} for {shown(slot.path)}")
     left = set(given) - set(found.values())
     problems += [f"unexpected {shown(path)}, of shape {jnp.shape(given[path])}" for path in given if path in left]
-    if problems:
-        raise Misfit(f"{len(problems)} variables do not fit:\n" + "\n".join(f"  {line}" for line in problems))
+    refuse(problems)
     assign(wanted, {first: given[path] for first, path in found.items()})
 
 
@@ -214,6 +213,12 @@ def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
         parts = [arrays[first] for first, *_ in slot.parts if first in arrays]
         if parts:
             slot.variable.set_value(slot.whole(parts))
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises Misfit with all of them, if there are any."""
+    if problems:
+        raise Misfit(f"{len(problems)} variables do not fit:\n" + "\n".join(f"  {line}" for line in problems))
 
 
 def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[str]:
