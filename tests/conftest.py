@@ -22,6 +22,13 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
 
 
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """For Linen's norms and optax, which mix dtypes and ranks."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Executables are kept for this session only, so that counts of compilations start from nothing."""

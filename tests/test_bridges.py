@@ -20,16 +20,11 @@ from tasks import bridge
 from tasks.porting.bridges import ToLinen, linen_variables, to_linen, to_nnx
 from tasks.porting.variables import Misfit, same_bits
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.fold_in(KEY, 1), (5, 4))
 KEYS = {"params": KEY, "dropout": jax.random.key(7)}
-
-
-@pytest.fixture(autouse=True)
-def _standard_promotion():
-    """The norms of both mix arrays of several ranks."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def drawn(make, *inputs):

@@ -13,6 +13,8 @@ from tasks import porting
 from tasks.porting import checkpoints
 from tasks.porting.variables import same_bits
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (3, 4))
 
@@ -99,6 +101,136 @@ def test_a_checkpoint_goes_into_a_model_that_was_only_shaped_and_back(tmp_path, 
     checkpoints.write(tmp_path / "back", porting.dump(model))
     with ocp.StandardCheckpointer() as checkpointer:
         assert same_bits(checkpointer.restore(tmp_path / "back", variables), variables)
+
+
+class Trained(TrainState):
+    batch_stats: dict
+
+
+LABELS = jax.random.normal(jax.random.fold_in(KEY, 1), (3, 2))
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(0.1, 100)))
+
+
+class Twin(nn.Module):
+    """The float32 half of `Linen`, trained with statistics."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.BatchNorm(use_running_average=False, name="norm")(nn.Dense(5, name="first")(x))
+        return nn.Dense(2, name="last")(x)
+
+
+class Own(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(4, 5, rngs=rngs)
+        self.norm = nnx.BatchNorm(5, rngs=rngs)
+        self.head = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.norm(self.first(x)))
+
+
+MAPPING = {"last": "head"}
+
+
+@jax.jit
+def linen_step(state):
+    def loss(params):
+        out, changed = state.apply_fn({"params": params, "batch_stats": state.batch_stats}, X, mutable=["batch_stats"])
+        return ((out - LABELS) ** 2).mean(), changed
+
+    (value, changed), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=gradients, batch_stats=changed["batch_stats"]), value
+
+
+@nnx.jit
+def nnx_step(module, optimizer):
+    value, gradients = nnx.value_and_grad(lambda module: ((module(X) - LABELS) ** 2).mean())(module)
+    optimizer.update(module, gradients)
+    return value
+
+
+def trained(steps):
+    variables = Twin().init(KEY, X)
+    state = Trained.create(
+        apply_fn=Twin().apply, params=variables["params"], tx=TX, batch_stats=variables["batch_stats"]
+    )
+    for _ in range(steps):
+        state, _ = linen_step(state)
+    return state
+
+
+def as_standard(path, state):
+    standard(path, state)
+
+
+def as_manager(path, state):
+    with ocp.CheckpointManager(path) as steps:
+        steps.save(5, args=ocp.args.StandardSave(state))
+
+
+def as_msgpack(path, state):
+    path.write_bytes(serialization.to_bytes(state))
+
+
+@pytest.mark.parametrize("save", [as_standard, as_manager, as_msgpack])
+def test_a_training_goes_on_with_the_same_numbers_and_back(tmp_path, save):
+    state = trained(5)
+    save(tmp_path / "linen.msgpack", state)
+    read = checkpoints.read_train_state(tmp_path / "linen.msgpack")
+    module = nnx.eval_shape(lambda: Own(nnx.Rngs(0)))
+    optimizer = nnx.eval_shape(lambda: nnx.Optimizer(Own(nnx.Rngs(0)), TX, wrt=nnx.Param))
+    porting.load(module, read.variables, mapping=MAPPING)
+    porting.load_optimizer(optimizer, module, read.opt_state, step=read.step, mapping=MAPPING)
+    assert int(optimizer.step[...]) == 5
+    for _ in range(20):
+        state, expected = linen_step(state)
+        assert same_bits(nnx_step(module, optimizer), expected)
+    # on disk as NNX has it, and again as Linen has it
+    checkpoints.save_nnx(tmp_path / "nnx", module, optimizer)
+    again = nnx.eval_shape(lambda: Own(nnx.Rngs(0)))
+    kept = nnx.eval_shape(lambda: nnx.Optimizer(Own(nnx.Rngs(0)), TX, wrt=nnx.Param))
+    checkpoints.load_nnx(tmp_path / "nnx", again, kept)
+    like = {"params": state.params, "batch_stats": state.batch_stats}
+    back = porting.dump(again, like=like, mapping=MAPPING)
+    moments = porting.dump_optimizer(kept, again, TX.init(state.params), mapping=MAPPING)
+    checkpoints.write(tmp_path / "back", back, moments, int(kept.step[...]))
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored = checkpointer.restore(tmp_path / "back", {**like, "opt_state": state.opt_state, "step": 0})
+    assert restored.pop("step") == 25
+    assert same_bits(restored, {**like, "opt_state": state.opt_state})
+
+
+def test_each_misfit_of_an_optimizer_is_told():
+    state, module = trained(1), Own(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(module, TX, wrt=nnx.Param)
+    before = nnx.to_pure_dict(nnx.state(optimizer))
+    moments = jax.tree.map(lambda leaf: leaf, serialization.to_state_dict(state.opt_state))
+    del moments["1"]["0"]["mu"]["first"]["bias"]
+    moments["1"]["0"]["nu"]["norm"]["scale"] = jnp.ones(4)
+    with pytest.raises(porting.Misfit) as told:
+        porting.load_optimizer(optimizer, module, moments, mapping=MAPPING)
+    assert [line.strip() for line in str(told.value).splitlines()] == [
+        "2 variables do not fit:",
+        "missing opt_state/1/0/mu/first/bias, of shape (5,) for opt_state/1/0/mu/first/bias",
+        "opt_state/1/0/nu/norm/scale has shape (4,), opt_state/1/0/nu/norm/scale needs (5,)",
+    ]
+    assert same_bits(nnx.to_pure_dict(nnx.state(optimizer)), before)
+    like = (*TX.init(state.params), optax.trace(0.9).init(jnp.ones(1)))
+    with pytest.raises(porting.Misfit, match="the optimizer has no opt_state/2/trace"):
+        porting.dump_optimizer(optimizer, module, like, mapping=MAPPING)
+
+
+def test_fused_gates_of_an_optimizer_are_taken_apart():
+    layer, x = nn.OptimizedLSTMCell(3), jnp.ones((2, 4))
+    carry = layer.initialize_carry(KEY, x.shape)
+    params = layer.init(KEY, carry, x)["params"]
+    tx = optax.sgd(0.1, momentum=0.9)
+    grown = jax.tree.map(lambda leaf: leaf + jax.random.normal(KEY, leaf.shape), tx.init(params))
+    module = porting.port_layer(layer, {"params": params}, carry, x, exact=False).module
+    optimizer = nnx.Optimizer(module, tx, wrt=nnx.Param)
+    porting.load_optimizer(optimizer, module, grown)
+    assert same_bits(porting.dump_optimizer(optimizer, module, tx.init(params)), grown)
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path, variables):

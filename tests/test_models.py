@@ -10,13 +10,9 @@ from flax import nnx
 from tasks import porting
 from tasks.porting.variables import same_bits
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True)
-def _standard_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 class Residual(nn.Module):

@@ -10,11 +10,7 @@ from tasks import porting
 from tasks.parity import layer_parity
 from tasks.porting import zoo
 
-
-@pytest.fixture(autouse=True)
-def _standard_promotion():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def by_hand(seed):

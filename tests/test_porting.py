@@ -15,6 +15,8 @@ from flax.core import freeze
 from tasks import porting
 from tasks.porting.variables import same_bits
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.fold_in(KEY, 1), (2, 5, 8))
 IMAGE = jax.random.normal(jax.random.fold_in(KEY, 2), (2, 6, 6, 4))
@@ -47,13 +49,6 @@ ZOO = {
     "attention normalized": (lambda d: nn.MultiHeadDotProductAttention(2, normalize_qk=True, dtype=d), (X,)),
     "PReLU": (lambda d: nn.PReLU(), (X,)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _standard_promotion():
-    """Linen's own norms mix bfloat16 and float32."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def variables_of(layer, inputs):

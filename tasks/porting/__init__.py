@@ -3,6 +3,7 @@
 from tasks.porting.bridges import linen_variables, to_linen, to_nnx
 from tasks.porting.layers import PORTS, Ported, port_layer
 from tasks.porting.models import Entry, Model, PortedModel, port_model
+from tasks.porting.optimizers import dump_optimizer, load_optimizer
 from tasks.porting.variables import Misfit, dump, load
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Ported",
     "PortedModel",
     "dump",
+    "dump_optimizer",
     "linen_variables",
     "load",
+    "load_optimizer",
     "port_layer",
     "port_model",
     "to_linen",

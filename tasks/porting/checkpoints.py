@@ -1,18 +1,28 @@
 """Linen checkpoints on disk, read and written: orbax, flax's msgpack, safetensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import serialization
+from flax import nnx, serialization
 
 from tasks.porting.variables import leaves
 
 STATE = ("opt_state", "step", "tx", "apply_fn")
 """What a train state has beside variables."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a training of a Linen model leaves: variables, a dict of collections, and what optax keeps."""
+
+    variables: dict[str, Any]
+    opt_state: Any = None
+    step: Any = None
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -23,30 +33,43 @@ def read(path: Path | str) -> dict[str, Any]:
     is no collection is taken for `params`. Arrays are held once. Raises FileNotFoundError and ValueError that say
     what was looked for.
     """
+    return _collections(_tree(path, STATE))
+
+
+def read_train_state(path: Path | str) -> TrainState:
+    """The same with the optimizer's state, where there is one: as optax has it, or nested dicts and lists."""
+    tree = _tree(path, ())
+    step = tree.get("step") if isinstance(tree, Mapping) else None
+    state = tree.get("opt_state") if isinstance(tree, Mapping) else None
+    return TrainState(_collections(tree), state, step)
+
+
+def _tree(path: Path | str, without: Sequence[str]) -> Any:
     path = Path(path).resolve()
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.is_dir():
-        tree = _orbax(path)
-    elif path.suffix == ".msgpack":
-        tree = serialization.msgpack_restore(path.read_bytes())
-    elif path.suffix == ".safetensors":
-        tree = _nested(_safetensors().load_file(path))
-    else:
-        raise ValueError(f"{path} is no folder of orbax, and ends neither in .msgpack nor in .safetensors")
-    return _collections(tree)
+        return _orbax(path, without)
+    if path.suffix == ".msgpack":
+        return serialization.msgpack_restore(path.read_bytes())
+    if path.suffix == ".safetensors":
+        return _nested(_safetensors().load_file(path))
+    raise ValueError(f"{path} is no folder of orbax, and ends neither in .msgpack nor in .safetensors")
 
 
-def write(path: Path | str, variables: Mapping[str, Any]) -> None:
+def write(path: Path | str, variables: Mapping[str, Any], opt_state: Any = None, step: Any = None) -> None:
     """Writes variables so that Linen code reads them: by the ending as `read`, else as orbax's StandardCheckpointer.
 
-    Raises FileExistsError for what is there already.
+    With an optimizer's state they are written as flax's TrainState is, which safetensors cannot hold. Raises
+    FileExistsError for what is there already.
     """
-    path = Path(path).resolve()
-    if path.exists():
-        raise FileExistsError(f"{path} is there already")
+    path = _new(path)
+    if opt_state is not None:
+        if path.suffix == ".safetensors":
+            raise ValueError("safetensors holds arrays by name, and no optimizer's state; write a folder or .msgpack")
+        variables = {**variables, "opt_state": opt_state, "step": 0 if step is None else step}
     if path.suffix == ".msgpack":
-        path.write_bytes(serialization.msgpack_serialize(jax.tree.map(np.asarray, dict(variables))))
+        path.write_bytes(serialization.to_bytes(jax.tree.map(np.asarray, dict(variables))))
     elif path.suffix == ".safetensors":
         flat = {"/".join(name): np.ascontiguousarray(leaf) for name, leaf in leaves(variables).items()}
         _safetensors().save_file(flat, path)
@@ -55,7 +78,44 @@ def write(path: Path | str, variables: Mapping[str, Any]) -> None:
             checkpointer.save(path, dict(variables))
 
 
-def _orbax(path: Path) -> Any:
+def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
+    """Writes the state of an NNX module as flax's guide does: `nnx.state(module)` by orbax's StandardCheckpointer.
+
+    With an optimizer it is `{"model": …, "optimizer": …}`. Raises FileExistsError for what is there already.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(_new(path), _state(module, optimizer))
+
+
+def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
+    """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped."""
+    path = Path(path).resolve()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _state(module, optimizer)
+    )
+    with ocp.StandardCheckpointer() as checkpointer:
+        made = checkpointer.restore(path, wanted)
+    nnx.update(module, made if optimizer is None else made["model"])
+    if optimizer is not None:
+        nnx.update(optimizer, made["optimizer"])
+
+
+def _state(module: nnx.Module, optimizer: nnx.Optimizer[Any] | None) -> Any:
+    state = nnx.state(module)
+    return state if optimizer is None else {"model": state, "optimizer": nnx.state(optimizer)}
+
+
+def _new(path: Path | str) -> Path:
+    path = Path(path).resolve()
+    if path.exists():
+        raise FileExistsError(f"{path} is there already")
+    return path
+
+
+def _orbax(path: Path, without: Sequence[str]) -> Any:
     steps = [int(step.name) for step in path.iterdir() if step.is_dir() and step.name.isdigit()]
     if steps:
         step = path / str(max(steps))
@@ -65,7 +125,9 @@ def _orbax(path: Path) -> Any:
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # not that of the machine that wrote it
     with ocp.PyTreeCheckpointer() as checkpointer:
         known = checkpointer.metadata(path).item_metadata.tree
-        wanted = {name: tree for name, tree in known.items() if name not in STATE} if isinstance(known, dict) else known
+        wanted = (
+            {name: tree for name, tree in known.items() if name not in without} if isinstance(known, dict) else known
+        )
         how = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=place), wanted)
         return checkpointer.restore(path, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True))
 

@@ -192,7 +192,11 @@ def load(
     every missing, unexpected, ill-shaped and ill-typed variable.
     """
     given = {path: leaf for path, leaf in leaves(variables).items() if path[0] not in ignore}
-    wanted = slots(module)
+    fit(slots(module), given, mapping, dtype)
+
+
+def fit(wanted: Sequence[Slot], given: Mapping[Path, Any], mapping: Mapping[str, str] | None, dtype: str) -> None:
+    """Puts all of the given arrays into the slots, or raises Misfit that lists what does not fit."""
     found = matched(wanted, given, mapping)
     problems = []
     for slot in wanted:

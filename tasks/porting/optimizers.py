@@ -1,0 +1,96 @@
+"""The state of an optimizer of Linen's parameters into an `nnx.Optimizer`, and back."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tasks.porting.variables import Misfit, Path, Slot, fit, matched, shown, slots
+
+
+def load_optimizer(
+    optimizer: nnx.Optimizer[Any],
+    module: nnx.Module,
+    opt_state: Any,
+    *,
+    step: Any = None,
+    mapping: Mapping[str, str] | None = None,
+    dtype: Literal["strict", "cast"] = "strict",
+) -> None:
+    """Assigns an optax state of Linen's parameters to the optimizer of an NNX module, all of it or none.
+
+    `opt_state` is what `tx.init(params)` and `tx.update` return, or what a checkpoint has made of it, nested dicts
+    and lists; the optimizer has the same `tx`, and may be only shaped. `step`, if given, becomes the optimizer's,
+    which is uint32. `mapping` and `dtype` are those of `load`. Raises Misfit that lists what does not fit.
+    """
+    wanted = _slots(optimizer, module)
+    given = _plain(opt_state, wanted)
+    fit(wanted, given, _everywhere(mapping, wanted), dtype)
+    if step is not None:
+        optimizer.step.set_value(jnp.asarray(step, optimizer.step.dtype))
+
+
+def dump_optimizer(
+    optimizer: nnx.Optimizer[Any], module: nnx.Module, like: Any, mapping: Mapping[str, str] | None = None
+) -> Any:
+    """The state of an optimizer as optax has it for Linen's parameters, with the structure of `like`.
+
+    `like` is `tx.init(params)`, or its shapes. Raises Misfit for what the optimizer does not have.
+    """
+    wanted = _slots(optimizer, module)
+    whole = _plain(like, wanted)
+    names = matched(wanted, whole, _everywhere(mapping, wanted))
+    made: dict[Path, jax.Array] = {}
+    for slot in wanted:
+        pieces = slot.pieces(slot.variable[...])
+        made |= {names[first]: piece for (first, *_), piece in zip(slot.parts, pieces, strict=True) if first in names}
+    if missing := set(whole) - set(made):
+        raise Misfit("the optimizer has no " + ", ".join(map(shown, sorted(missing))))
+    return jax.tree.unflatten(jax.tree.structure(like), [made[path] for path in whole])
+
+
+def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
+    """The variables of an optimizer, with the paths that optax has for Linen's parameters."""
+    parameters = {tuple(map(str, slot.path)): slot for slot in slots(module)}
+    made = []
+    for path, variable in nnx.iter_graph(optimizer):
+        if isinstance(variable, nnx.Variable) and path[0] == "opt_state":
+            names = tuple(map(str, path))
+            end = next((place for place in range(1, len(names)) if names[place:] in parameters), None)
+            slot = parameters.get(names[end:]) if end is not None else None
+            parts = slot.parts if slot else (((names),),)
+            under = names[:end] if slot else ()
+            own = tuple(tuple((*under, *(name[1:] if slot else name)) for name in part) for part in parts)
+            made.append(Slot(path, variable, own))
+    return made
+
+
+def _prefixes(wanted: list[Slot]) -> set[Path]:
+    """Where a tree begins that has the form of the parameters: `opt_state/0/mu`."""
+    return {slot.parts[0][0][:end] for slot in wanted for end in range(1, len(slot.parts[0][0]))}
+
+
+def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
+    """The leaves of an optax state by their paths, whichever containers hold them.
+
+    Where the parameters were optimized as `{"params": …}` that name is left out.
+    """
+    made, begins = {}, _prefixes(wanted)
+    for keys, leaf in jax.tree.leaves_with_path(
+        nnx.to_pure_dict(opt_state) if isinstance(opt_state, nnx.State) else opt_state
+    ):
+        path = (
+            "opt_state",
+            *(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys),
+        )
+        end = next((place for place in range(1, len(path)) if path[place] == "params" and path[:place] in begins), None)
+        made[path if end is None else (*path[:end], *path[end + 1 :])] = leaf
+    return made
+
+
+def _everywhere(mapping: Mapping[str, str] | None, wanted: list[Slot]) -> dict[str, str]:
+    """A mapping of parameters as one of the trees in an optimizer's state that have their form."""
+    under = ["/".join(prefix[1:]) for prefix in _prefixes(wanted)]
+    return {f"{name}/{old}": f"{name}/{new}" for name in under for old, new in (mapping or {}).items()}
