@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
-from tasks.porting.variables import leaves
+from tasks.porting.variables import leaves, names, refuse, shown
 
 STATE = ("opt_state", "step", "tx", "apply_fn")
 """What a train state has beside variables."""
@@ -88,7 +88,11 @@ def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 
 
 def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
-    """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped."""
+    """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped.
+
+    Without an optimizer, that of the checkpoint is not read. Raises Misfit that lists what does not fit, and
+    FileNotFoundError.
+    """
     path = Path(path).resolve()
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -96,11 +100,30 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _state(module, optimizer)
     )
-    with ocp.StandardCheckpointer() as checkpointer:
-        made = checkpointer.restore(path, wanted)
-    nnx.update(module, made if optimizer is None else made["model"])
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        known = checkpointer.metadata(path).item_metadata.tree
+        both = isinstance(known, dict) and set(known) == {"model", "optimizer"} and optimizer is None
+        _check(wanted, known["model"] if both else known)
+        wanted = {"model": wanted} if both else wanted
+        how = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=place), wanted)
+        made = checkpointer.restore(path, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=both))
+    nnx.update(module, made["model"] if both or optimizer is not None else made)
     if optimizer is not None:
         nnx.update(optimizer, made["optimizer"])
+
+
+def _check(wanted: Any, known: Any) -> None:
+    """Raises Misfit unless a checkpoint has the arrays that are wanted; their types orbax checks."""
+    needs = {names(keys): leaf.shape for keys, leaf in jax.tree.leaves_with_path(wanted)}
+    has = {names(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(known) if hasattr(leaf, "shape")}
+    problems = []
+    for path, shape in needs.items():
+        name = shown(path[:-1] if path[-1] == "value" else path)
+        if path not in has:
+            problems.append(f"missing {name}, of shape {shape}")
+        elif has[path] not in (shape, (*shape, 2)):  # a typed key is kept as two integers
+            problems.append(f"{name} has shape {has[path]}, and needs {shape}")
+    refuse(problems + [f"unexpected {shown(path)}, of shape {has[path]}" for path in has if path not in needs])
 
 
 def _state(module: nnx.Module, optimizer: nnx.Optimizer[Any] | None) -> Any:

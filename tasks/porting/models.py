@@ -70,7 +70,7 @@ class Model(Scope):
             if type(context.module) not in LEAVES:
                 return call(*args, **kwargs)
             if path in self._direct and tracers.current_trace() == here:
-                return _called(_at(self, path), context, call, args, kwargs)
+                return called(_at(self, path), context, call, args, kwargs)
             if path in self._lifted:
                 return _called_within(_at(self, path), context, call, args, kwargs)
             return call(*args, **kwargs)
@@ -104,7 +104,7 @@ def _arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "self"}
 
 
-def _called(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+def called(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
     """What NNX's layer returns where Linen's is called."""
     linen = context.module
     if context.method_name == "attend":
@@ -150,7 +150,7 @@ def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any,
     inner = nnx.merge(graph, jax.tree.map(_shape, state))  # without values: Linen may keep what is traced here
     wanted, given = slots(inner), leaves(linen.variables)
     assign(wanted, {first: given[path] for first, path in matched(wanted, given, None).items()})
-    out = _called(inner, context, call, args, kwargs)
+    out = called(inner, context, call, args, kwargs)
     for (collection, *names), leaf in leaves(dump(inner)).items():
         if collection != "params" and linen.is_mutable_collection(collection):
             linen.put_variable(collection, "/".join(names), leaf)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.porting.variables import Misfit, Path, Slot, fit, matched, shown, slots
+from tasks.porting.variables import Misfit, Path, Slot, fit, matched, names, shown, slots
 
 
 def load_optimizer(
@@ -41,11 +41,11 @@ def dump_optimizer(
     """
     wanted = _slots(optimizer, module)
     whole = _plain(like, wanted)
-    names = matched(wanted, whole, _everywhere(mapping, wanted))
+    found = matched(wanted, whole, _everywhere(mapping, wanted))
     made: dict[Path, jax.Array] = {}
     for slot in wanted:
         pieces = slot.pieces(slot.variable[...])
-        made |= {names[first]: piece for (first, *_), piece in zip(slot.parts, pieces, strict=True) if first in names}
+        made |= {found[first]: piece for (first, *_), piece in zip(slot.parts, pieces, strict=True) if first in found}
     if missing := set(whole) - set(made):
         raise Misfit("the optimizer has no " + ", ".join(map(shown, sorted(missing))))
     return jax.tree.unflatten(jax.tree.structure(like), [made[path] for path in whole])
@@ -78,13 +78,8 @@ def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
     Where the parameters were optimized as `{"params": …}` that name is left out.
     """
     made, begins = {}, _prefixes(wanted)
-    for keys, leaf in jax.tree.leaves_with_path(
-        nnx.to_pure_dict(opt_state) if isinstance(opt_state, nnx.State) else opt_state
-    ):
-        path = (
-            "opt_state",
-            *(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys),
-        )
+    for keys, leaf in jax.tree.leaves_with_path(opt_state):
+        path = ("opt_state", *names(keys))
         end = next((place for place in range(1, len(path)) if path[place] == "params" and path[:place] in begins), None)
         made[path if end is None else (*path[:end], *path[end + 1 :])] = leaf
     return made

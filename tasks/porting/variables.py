@@ -5,9 +5,9 @@ paths are brought to the same form, and the two are matched; nothing is assigned
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,8 @@ from flax import nnx
 
 Path = tuple[str, ...]
 """A collection, and the names within it: `("params", "Dense_0", "kernel")`."""
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 LIFTED = re.compile(r"^(?:Checkpoint|Remat|Jit|Vmap|Scan|CheckpointRemat)+(?=[A-Z])")
 """What `nn.remat`, `nn.jit`, `nn.vmap` and `nn.scan` put before the name of a class."""
@@ -102,6 +104,23 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
                     yield (*path, name, leaf), (*inner, str(leaf)), variable, apart
         else:
             yield from _walk(child, (*path, name), inner, above)
+
+
+def named(module: nnx.Module) -> dict[Path, nnx.Module]:
+    """The modules within a module, itself included, by the names that Linen would give them."""
+    found: dict[Path, nnx.Module] = {}
+
+    def collect(node: Any, names: Path, above: tuple[int, ...]) -> None:
+        if id(node) in above:
+            return
+        if isinstance(node, nnx.Module):
+            found.setdefault(names, node)
+        for name, child in _children(node):
+            if not isinstance(child, nnx.Variable):
+                collect(child, _names(node, names, name), (*above, id(node)))
+
+    collect(module, (), ())
+    return found
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
@@ -257,6 +276,21 @@ def dump(
     if like is not None and (missing := set(leaves(like)) - set(names.values())):
         raise Misfit("the module has no " + ", ".join(map(shown, sorted(missing))))
     return made
+
+
+def shaped(make: Callable[[], Module]) -> Module:
+    """The module that `make` returns, its variables only shaped and for `load` to fill.
+
+    Its streams of random numbers are there, for no checkpoint of Linen has them. Nothing else is allocated.
+    """
+    module = nnx.eval_shape(make)
+    nnx.update(module, jax.jit(lambda: nnx.state(make(), nnx.RngState))())
+    return module
+
+
+def names(keys: Iterable[Any]) -> Path:
+    """The path of a leaf in any pytree, by names and places."""
+    return tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys)
 
 
 def put(tree: dict[str, Any], path: Path, leaf: Any) -> None:

@@ -1,0 +1,61 @@
+"""How far two trees of arrays are apart, in words and in bits."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+WORDS = ("identical", "close", "different")
+CLOSE_BY = {2: 2e-2, 4: 1e-5, 8: 1e-13}
+"""By the bytes of a float, the largest relative difference that is called close."""
+
+
+class Difference(NamedTuple):
+    """What differs between two trees: float32 scalars, and the number of bits as int32."""
+
+    absolute: jax.Array
+    relative: jax.Array
+    """The largest absolute difference of an array over its largest value, of all arrays the largest."""
+    bits: jax.Array
+    verdict: jax.Array
+    """The place in `WORDS`."""
+
+
+def difference(a: Any, b: Any) -> Difference:
+    """Of two trees with the same leaves in the same order; NaN differs from numbers, and not from the same NaN.
+
+    Arrays of other shapes, and others in number, raise ValueError; another dtype makes all bits differ.
+    """
+    made = [_of(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    nothing = Difference(jnp.float32(0), jnp.float32(0), jnp.int32(0), jnp.int32(0))
+    return worst(nothing, *made)
+
+
+def worst(*found: Difference) -> Difference:
+    """The largest of each, and all bits."""
+    columns = [jnp.stack(column) for column in zip(*found, strict=True)]
+    return Difference(columns[0].max(), columns[1].max(), columns[2].sum(), columns[3].max())
+
+
+def _of(x: jax.Array, y: jax.Array) -> Difference:
+    if x.shape != y.shape:
+        raise ValueError(f"arrays of shapes {x.shape} and {y.shape} cannot be compared")
+    bits = _bits(x, y)
+    wide = [value.astype(jnp.float32) for value in (x, y)]
+    apart = jnp.where(wide[0] == wide[1], 0.0, jnp.abs(wide[0] - wide[1]))  # infinite ones are equal, too
+    gap = jnp.where(bits == 0, 0.0, jnp.nan_to_num(apart, nan=jnp.inf, posinf=jnp.inf).max(initial=0.0))
+    relative = gap / jnp.maximum(jnp.abs(wide[0]).max(initial=0.0), 1e-30)
+    close = relative <= CLOSE_BY.get(x.dtype.itemsize, 0.0)
+    verdict = jnp.where(bits == 0, 0, jnp.where(close, 1, 2)).astype(jnp.int32)
+    return Difference(gap.astype(jnp.float32), relative.astype(jnp.float32), bits, verdict)
+
+
+def _bits(x: jax.Array, y: jax.Array) -> jax.Array:
+    """How many bits differ; all of them where the types do."""
+    if x.dtype != y.dtype:
+        return jnp.int32(8 * x.dtype.itemsize * x.size)
+    if x.dtype == bool:
+        return (x != y).astype(jnp.int32).sum()
+    kind = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+    one, other = (value if value.dtype == kind else jax.lax.bitcast_convert_type(value, kind) for value in (x, y))
+    return jax.lax.population_count(one ^ other).astype(jnp.int32).sum()
