@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 def read(folder: "str | os.PathLike[str]") -> "pd.DataFrame":
     """The table of a study, in run order and with the dtypes that its values had.
 
-    `folder` is that of the study, such as `outputs/lr_scan`. Seeds are uint32, floats float32, and the cells of
-    array outputs are arrays again. Runs without a result have missing values. Raises `runner.errors.BadInput` for
-    a folder that holds no study.
+    `folder` is that of the study, such as `outputs/lr_scan`. Seeds are uint32, floats float32, words
+    strings, and the cells of array outputs are arrays again. Runs without a result have missing values. Raises
+    `runner.errors.BadInput` for a folder that holds no study.
     """
     from pathlib import Path
 

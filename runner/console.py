@@ -17,6 +17,10 @@ from runner.summary import Summary
 
 ARRAY_EDGE = 3
 """Elements of an array that are shown at each end."""
+SHOWN_WORDS = 3
+"""Words of a point that a printed summary counts."""
+EMPTY = '""'
+"""How it shows a word without letters."""
 
 
 class Advance(Protocol):
@@ -70,7 +74,7 @@ def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """Per point the count, and of each metric the mean with its 95 % interval and the standard deviation.
+    """Per point the count, of each metric the mean with its 95 % interval and the standard deviation, and the words.
 
     The interval is Student's, for it needs no more than the moments that were gathered.
     """
@@ -86,6 +90,8 @@ def print_summary(summary: Summary) -> None:
         table.add_column("std", justify="right")
         if nonfinite[j]:
             table.add_column("finite", justify="right")
+    for name in summary.words:
+        table.add_column(name)
     for i, label in enumerate(labels):
         cells = [text(label.get(name, "")) for name in names] + [str(summary.runs[i])]
         for j in range(len(summary.metrics)):
@@ -94,6 +100,7 @@ def print_summary(summary: Summary) -> None:
             cells += [_estimate(summary.mean[i, j], known > 0), f"{half:.2g}" if known > 1 else ""]
             cells += [_estimate(summary.deviation[i, j], known > 1)]
             cells += [str(known) if summary.values[i, j] else ""] if nonfinite[j] else []
+        cells += [_counted(counts[i]) for counts in summary.words.values()]
         table.add_row(*map(Text, cells))
     out = console()
     out.print(table)
@@ -102,6 +109,13 @@ def print_summary(summary: Summary) -> None:
     left = summary.points.count - len(labels)
     if left:
         out.print(f"… {left:,} more points, all in the table")
+
+
+def _counted(words: Mapping[str, int]) -> str:
+    """How many runs have which word, the most frequent first: the same whatever the order of the runs."""
+    ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{word or EMPTY} {count}" for word, count in ranked[:SHOWN_WORDS]]
+    return ", ".join([*shown, *(["…"] if len(ranked) > SHOWN_WORDS else [])])
 
 
 def _half(count: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,7 +26,7 @@ Groups = Mapping[str, Traced | str]
 
 @dataclass(frozen=True)
 class Result:
-    """A block with its outputs, each `(runs, …)`, or with the reason why it has none.
+    """A block, or a piece of one, with its outputs, each `(runs, …)`, or with the reason why it has none.
 
     `rows` is the block as the table writes it, `program` the executable that ran it.
     """
@@ -97,7 +98,7 @@ def execute(
     compiled: Compiled = {}
     names, place = list(groups), {name: i for i, name in enumerate(groups)}
     device_array = lru_cache(maxsize=64)(program.put)
-    under_way: deque[Future[Result]] = deque()
+    under_way: deque[Future[list[Result]]] = deque()
     try:
         for block in blocks:
             if stop():
@@ -108,15 +109,15 @@ def execute(
                 compiled[name] = group if isinstance(group, str) else compilers.submit(program.compile, group)
             under_way.append(workers.submit(_run, plan, block, compiled, render, device_array))
             if len(under_way) >= 2 * threads:
-                yield under_way.popleft().result()
+                yield from under_way.popleft().result()
         while under_way and not (stop() and under_way[0].cancel()):
-            yield under_way.popleft().result()
+            yield from under_way.popleft().result()
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
 
 
-def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Callable[[Input], object]) -> Result:
+def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Callable[[Input], object]) -> list[Result]:
     executable, outputs, reason, started = None, None, None, time.perf_counter()
     segment = plan.study.segments[block.segment]
     try:
@@ -133,8 +134,29 @@ def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Call
         reason = str(refusal)
     except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
         reason = program.reason(error)
-    rows = render(block, outputs, reason)
-    return Result(block, executable, outputs, reason, rows, started, time.perf_counter())
+    return [
+        Result(piece, executable, made, why, render(piece, made, why), started, time.perf_counter())
+        for piece, made, why in _pieces(block, outputs, reason)
+    ]
+
+
+Piece = tuple[Block, Mapping[str, np.ndarray] | None, str | None]
+
+
+def _pieces(block: Block, outputs: Mapping[str, np.ndarray] | None, reason: str | None) -> Iterator[Piece]:
+    """The block whole, or cut where a code stands for no word: such runs fail, and not their neighbours."""
+    words = {name: values for name, values in (outputs or {}).items() if values.dtype == object}
+    if outputs is None or not any(word is None for values in words.values() for word in values):
+        yield block, outputs, reason
+        return
+    reasons = np.full(len(block), None, dtype=object)
+    for name, values in words.items():
+        reasons[[word is None for word in values]] = f"the code of {name!r} stands for none of its words"
+    changes = np.flatnonzero(reasons[1:] != reasons[:-1]) + 1
+    for start, stop in pairwise([0, *changes.tolist(), len(block)]):
+        piece = Block(block.segment, block.places[start:stop], block.first + start)
+        own = {name: values[start:stop] for name, values in outputs.items()}
+        yield piece, None if reasons[start] else own, reasons[start]
 
 
 def _fitting(

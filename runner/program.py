@@ -85,11 +85,15 @@ def trace(segment: Segment, *, lanes: int | None = None, block: int | None = Non
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
 
     @jax.jit
-    def call(scalars: Arrays, inputs: Arrays) -> Arrays:
+    def named(scalars: Arrays, inputs: Arrays) -> _Returned:
         return _named(task, task.function(**static, **scalars, **inputs))
 
+    def call(scalars: Arrays, inputs: Arrays) -> Arrays:
+        returned = named(scalars, inputs)
+        return {name: value.code if isinstance(value, _Word) else value for name, value in returned.items()}
+
     try:
-        traced = call.trace(scalars, inputs)
+        traced = named.trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         raise BadInput(f"{_values(segment)}: {reason(error)}") from error
     outputs = _outputs(task, traced.out_info)
@@ -113,24 +117,52 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _named(task: Task, returned: Any) -> Arrays:
-    """What a task returned, by name. A dict brings its names; an array takes those of the YAML."""
+@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["words"])
+@dataclass(frozen=True)
+class _Word:
+    """A word as a program has it: its place among `words`, int32 `()`."""
+
+    code: Any
+    words: tuple[str, ...]
+
+
+_Returned = dict[str, jax.Array | _Word]
+
+
+def _named(task: Task, returned: Any) -> _Returned:
+    """What a task returned, by name. A dict brings its names; an array or a word takes those of the YAML."""
     names = task.outputs
     if isinstance(returned, Mapping):
         if names and set(names) != set(returned):
             raise TypeError(f"returns {sorted(returned)}, but task.outputs names {list(names)}")
         named = dict(returned)
-    elif isinstance(returned, tuple | list):
+    elif isinstance(returned, tuple | list) and not _is_word(returned):
         if len(returned) != len(names):
             raise TypeError(f"returns {len(returned)} values, but task.outputs names {list(names)}")
         named = dict(zip(names, returned, strict=True))
     elif len(names) > 1:
+        if _is_word(returned):
+            raise TypeError(f"returns a word, but task.outputs names {list(names)}")
         if jnp.shape(returned)[:1] != (len(names),):
             raise TypeError(f"returns an array of shape {jnp.shape(returned)}, but task.outputs names {list(names)}")
         named = {name: returned[i] for i, name in enumerate(names)}
     else:
         named = {(names or ("output",))[0]: returned}
-    return {name: _array(name, value) for name, value in named.items()}
+    return {name: _word(name, value) if _is_word(value) else _array(name, value) for name, value in named.items()}
+
+
+def _is_word(value: Any) -> bool:
+    """By its attributes: a task knows no class of the runner."""
+    return hasattr(value, "words") and hasattr(value, "code")
+
+
+def _word(name: str, value: Any) -> _Word:
+    words, code = value.words, _array(name, value.code)
+    if not isinstance(words, tuple) or not words or not all(isinstance(w, str) and w.isprintable() for w in words):
+        raise TypeError(f"returns as {name!r} one of {words!r}; words are a tuple of one printable string or more")
+    if code.shape or not jnp.issubdtype(code.dtype, jnp.integer) or code.dtype.itemsize > 4:  # 8 bytes would wrap
+        raise TypeError(f"returns {code.dtype}{list(code.shape)} as the code of {name!r}; it is one int32 for each run")
+    return _Word(code.astype(jnp.int32), words)
 
 
 def _array(name: str, value: Any) -> jax.Array:
@@ -145,7 +177,13 @@ def _array(name: str, value: Any) -> jax.Array:
 
 def _outputs(task: Task, info: Mapping[str, Any]) -> tuple[Output, ...]:
     """In the order of the YAML; without one, in the order of a pytree's keys."""
-    return tuple(Output(name, info[name].shape, np.dtype(info[name].dtype)) for name in task.outputs or info)
+    return tuple(_output(name, info[name]) for name in task.outputs or info)
+
+
+def _output(name: str, info: Any) -> Output:
+    if isinstance(info, _Word):
+        return Output(name, (), np.dtype(str), info.words)
+    return Output(name, info.shape, np.dtype(info.dtype))
 
 
 def _power(number: int, most: int) -> int:
@@ -211,7 +249,7 @@ def compile(traced: Traced) -> Program:
             put = partial(lax.dynamic_update_slice_in_dim, start_index=i * lanes, axis=0)
             return {name: put(outputs[name], done[name]) for name in outputs}
 
-        empty = {output.name: jnp.zeros((capacity, *output.shape), output.dtype) for output in traced.outputs}
+        empty = {output.name: jnp.zeros((capacity, *output.shape), output.compiled) for output in traced.outputs}
         return lax.fori_loop(0, (n + lanes - 1) // lanes, body, empty)
 
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
@@ -245,7 +283,8 @@ def _program_bytes(executable: Any) -> int:
 def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> dict[str, np.ndarray]:
     """The outputs `(n, …)` of n runs with scalars `(n,)`; n is at most the program's capacity.
 
-    Raises OutOfMemory where the device has no room.
+    Words are objects: strings, and None where a code is the place of none. Raises OutOfMemory where the device has
+    no room.
 
     Rows beyond n repeat the last run: a lane that no run needs must not be the one whose loop never ends.
     """
@@ -253,11 +292,18 @@ def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Ar
     padded = {name: np.pad(column, (0, capacity - n), mode="edge") for name, column in scalars.items()}
     try:
         outputs = program.executable(np.int32(n), padded, inputs)
-        return {output.name: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
+        fetched = {output: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
             raise OutOfMemory(str(error)) from error
         raise
+    return {output.name: _said(output, v) if output.is_word else v for output, v in fetched.items()}
+
+
+def _said(output: Output, codes: np.ndarray) -> np.ndarray:
+    # neither clipped nor counted from the end: a wrong code would read as a right word
+    known = (codes >= 0) & (codes < len(output.words))
+    return np.array([*output.words, None], dtype=object)[np.where(known, codes, -1)]
 
 
 class OutOfMemory(Exception):

@@ -202,7 +202,7 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
     """The record with the missing runs of one more call.
 
     The same product again takes the place of its unfinished self. Raises BadInput where the table has no
-    column for an output.
+    column for an output, or one of another kind.
     """
     before, planned = past.record, past.rows + missing
     metrics = dict(pair for segment in plan.study.segments for pair in segment.task.metrics)
@@ -213,6 +213,7 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
     for output in outputs:
         if output.name not in has:
             raise BadInput(f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name")
+    table.check_words(before.columns, outputs)
     added = replace(table.extent(plan, before.columns), first=past.rows)
     if before.extents and extent.same_product(last := before.extents[-1], added):
         extents = (*before.extents[:-1], replace(added, first=last.first))

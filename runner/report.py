@@ -195,7 +195,8 @@ def page(made: Comparison, *, interactive: bool = True) -> str:
 def _lead(made: Comparison) -> str:
     runs, failed = len(made.runs), int((made.runs.status == FAILED).sum())
     nonfinite = int((made.runs.status == NONFINITE).sum())
-    words = [f"{runs:,} runs at {max(1, len(made.runs.points)):,} points", f"metrics: {', '.join(made.metrics)}"]
+    metrics = ", ".join(made.metrics) or "none"
+    words = [f"{runs:,} runs at {max(1, len(made.runs.points)):,} points", f"metrics: {metrics}"]
     words += [f"{nonfinite:,} nonfinite"] if nonfinite else []
     words += [f"{failed:,} failed"] if failed else []
     words += [f"{made.runs.unfinished:,} still to be made"] if made.runs.unfinished else []

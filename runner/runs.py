@@ -16,6 +16,7 @@ from runner.errors import BadInput
 from runner.extent import Extent
 from runner.record import Record
 from runner.study import Folder
+from runner.task import Output
 
 OK, NONFINITE, FAILED = 0, 1, 2
 _STATUS = {b"ok": OK, b"nonfinite": NONFINITE, b"failed": FAILED}
@@ -53,6 +54,8 @@ class Runs:
     """Runs that are still to be made."""
     pooled: tuple[str, ...] = ()
     """Axes that vary within a point, because it is not compared by them."""
+    words: tuple[str, ...] = ()
+    """Outputs that are words, which nothing is estimated of."""
 
     def __len__(self) -> int:
         return len(self.point)
@@ -82,7 +85,7 @@ def load(
 ) -> Runs:
     """The runs of studies.
 
-    `metrics` and `by` are names; where None, all scalars, or else the means of the arrays, and all axes that vary.
+    `metrics` and `by` are names; where None, all numbers, or else the means of the arrays, and all axes that vary.
     `keep` is an expression of pandas.
 
     Raises BadInput for a folder without a study, a damaged table, an unknown metric or axis, and a filter that
@@ -123,23 +126,30 @@ def load(
         np.empty(0),
         0,
         tuple(rest),
+        tuple(name for name, output in _outputs(records).items() if output.is_word),
     )
     planned, unfinished = _planned(runs, studies, bool(kept.all()) and by is None)
     return replace(runs, planned=planned, unfinished=unfinished)
 
 
 def _metrics(records: Sequence[Record], asked: Sequence[str] | None) -> list[str]:
-    outputs = {output.name: output for known in records for output in known.columns.outputs}
-    scalars = [name for name, output in outputs.items() if output.shape == ()]
-    arrays = [name for name in outputs if name not in scalars]
+    outputs = _outputs(records)
+    scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_word]
+    arrays = [name for name, output in outputs.items() if output.shape != ()]
     if asked is None:
         return scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
         if name not in scalars and not (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):
-            has = ", ".join(scalars) + (f"; of arrays: {_parts(arrays)}" if arrays else "")
-            raise BadInput(f"there is no metric {name!r}; there are: {has}")
+            has = (", ".join(scalars) or "none") + (f"; of arrays: {_parts(arrays)}" if arrays else "")
+            is_word = name in outputs and outputs[name].is_word
+            what = f"{name!r} is a word and no metric" if is_word else f"there is no metric {name!r}"
+            raise BadInput(f"{what}; there are: {has}")
     return list(asked)
+
+
+def _outputs(records: Sequence[Record]) -> dict[str, Output]:
+    return {output.name: output for known in records for output in known.columns.outputs}
 
 
 def _parts(arrays: Sequence[str]) -> str:
@@ -155,7 +165,7 @@ def _chosen(asked: Sequence[str], has: Sequence[str], what: str) -> list[str]:
 
 def _read(folder: Folder, known: Record, metrics: Sequence[str], texts: Texts) -> _Study:
     """One table, with the texts of its parameters added to those of all."""
-    has = {output.name: output.shape for output in known.columns.outputs}
+    has = {output.name: output.shape for output in known.columns.outputs if not output.is_word}
     wanted = {name: name if name in has else name.partition(".")[0] for name in metrics}
     outputs = [name for name in dict.fromkeys(wanted.values()) if name in has]
     batches = (

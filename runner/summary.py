@@ -1,5 +1,6 @@
-"""Per point the count, mean and standard deviation over the seeds, gathered block by block."""
+"""Per point the count, mean and standard deviation over the seeds, gathered block by block; of words how often each."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,6 +84,8 @@ class Summary:
     count: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
+    words: Mapping[str, tuple[Counter[str], ...]]
+    """Of each output of words, for each point, how many runs have which: no more than its groups have words."""
 
     def has(self, segment: int, output: str) -> bool:
         """Whether the task of a segment returns an output, as far as its YAML tells."""
@@ -99,11 +102,12 @@ class Summary:
 def summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
     """The empty summary of a plan, over its scalar outputs and its first points."""
     points = Points(plan)
-    metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == ()))
+    metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == () and not output.is_word))
     arrays = tuple(dict.fromkeys(output.name for output in outputs if output.shape != ()))
     shown = min(points.count, SHOWN_POINTS)
+    words: dict[str, tuple[Counter[str], ...]] = {o.name: (Counter(),) * shown for o in outputs if o.is_word}
     zeros = np.zeros((shown, len(metrics)))
-    return Summary(points, metrics, arrays, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros)
+    return Summary(points, metrics, arrays, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros, words)
 
 
 def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None) -> Summary:
@@ -121,7 +125,17 @@ def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None
     for i, name in enumerate(summary.metrics):
         if name in outputs and outputs[name].ndim == 1:
             values[:, i], given[:, i] = outputs[name][shown], 1
+    for name in [name for name in summary.words if name in outputs]:
+        summary = _with_words(summary, name, numbers, outputs[name][shown])
     return _merge(replace(summary, values=summary.values + _sums(summary, numbers, given)), numbers, values)
+
+
+def _with_words(summary: Summary, name: str, numbers: np.ndarray, words: np.ndarray) -> Summary:
+    counts = [Counter(counter) for counter in summary.words[name]]
+    for (number, word), count in Counter(zip(numbers.tolist(), words.tolist(), strict=True)).items():
+        if isinstance(word, str):  # an empty cell read back: the run's task has no such output
+            counts[number][word] += count
+    return replace(summary, words={**summary.words, name: tuple(counts)})
 
 
 def add_table(summary: Summary, extent: Extent, batches: Iterable[tuple[str, Values, Values]]) -> Summary:
@@ -163,13 +177,17 @@ def _joined(summary: Summary, added: np.ndarray, mean: np.ndarray, squares: np.n
 
 def packed(summary: Summary) -> dict[str, Any]:
     """What was gathered, as JSON holds it."""
-    return {name: getattr(summary, name).tolist() for name in GATHERED}
+    return {**{name: getattr(summary, name).tolist() for name in GATHERED}, "words": dict(summary.words)}
 
 
 def joined(summary: Summary, data: Mapping[str, Any]) -> Summary:
     """The summary with what another one of the same plan has gathered and packed."""
     more = {name: np.array(data[name]).reshape(getattr(summary, name).shape) for name in GATHERED}
-    counted = replace(summary, runs=summary.runs + more["runs"], values=summary.values + more["values"])
+    words = {
+        name: tuple(counter + Counter(other) for counter, other in zip(own, data["words"][name], strict=True))
+        for name, own in summary.words.items()
+    }
+    counted = replace(summary, runs=summary.runs + more["runs"], values=summary.values + more["values"], words=words)
     return _joined(counted, more["count"], more["mean"], more["squares"])
 
 

@@ -70,14 +70,24 @@ def parameters(plan: Plan) -> dict[str, str]:
 
 
 def columns(parameters: Mapping[str, str], outputs: Sequence[Output]) -> Columns:
-    """The columns of a table. Raises BadInput where two of them share a name."""
+    """The columns of a table. Raises BadInput where two of them share a name, or one would hold words and numbers."""
     made = Columns(parameters, tuple({output.name: output for output in outputs}.values()))
+    check_words(made, outputs)
     twice = [name for name in made.names if made.names.count(name) > 1]
     if twice:
         raise BadInput(
             f"two columns of the table would be named {twice[0]!r}; the columns are: {', '.join(made.names)}"
         )
     return made
+
+
+def check_words(columns: Columns, outputs: Sequence[Output]) -> None:
+    """Raises BadInput for an output that is a word where its column holds numbers, or the other way round."""
+    words = {output.name: output.is_word for output in columns.outputs}
+    for output in outputs:
+        if output.is_word != words[output.name]:
+            has, given = ("words", "numbers") if words[output.name] else ("numbers", "words")
+            raise BadInput(f"the column {output.name!r} holds {has}, not also {given}; give another name")
 
 
 def _type(segment: Segment, column: str) -> str:
@@ -166,7 +176,7 @@ def _repeat(value: Any, count: int) -> pa.Array:
 
 
 def _cells(values: np.ndarray) -> pa.Array:
-    """The cells of an output `(runs, …)`: numbers, or JSON lists nested as the array is."""
+    """The cells of an output `(runs, …)`: numbers, words, or JSON lists nested as the array is."""
     if values.dtype.kind == "V" or values.dtype == np.float16:  # bfloat16 and float16 are exact in float32
         values = values.astype(np.float32)
     if values.ndim == 1:
@@ -322,6 +332,8 @@ _TRACED = ("uint32", "float32")
 
 def _stored(output: Output) -> pa.DataType:
     """The type in which a scalar was written: bfloat16 and float16 are exact in float32."""
+    if output.is_word:
+        return pa.string()
     return (
         pa.float32() if output.dtype.kind in "fV" and output.dtype.itemsize < 8 else pa.from_numpy_dtype(output.dtype)
     )
@@ -430,7 +442,7 @@ def frame(path: Path, columns: Columns) -> Any:
     for output in columns.outputs:
         if output.shape != ():
             read[output.name] = [_array(cell, output) for cell in read[output.name]]
-        elif not read[output.name].isna().any() or output.dtype.kind in "fV":
+        elif not output.is_word and (not read[output.name].isna().any() or output.dtype.kind in "fV"):
             read[output.name] = read[output.name].astype(output.dtype if output.dtype.kind in "fiub" else np.float32)
     return read
 

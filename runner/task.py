@@ -77,15 +77,29 @@ class Task:
 
 @dataclass(frozen=True)
 class Output:
-    """One named result of a task: the shape and the dtype of a run's value."""
+    """One named result of a task: the shape and the dtype of a run's value.
+
+    The dtype `str` is that of a word. A group's program has it as the place in the group's `words`; another group
+    may have others, and it is the same column.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    words: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_word(self) -> bool:
+        return self.dtype.kind == "U"
+
+    @property
+    def compiled(self) -> np.dtype[Any]:
+        """The dtype within a program."""
+        return np.dtype(np.int32) if self.is_word else self.dtype
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * self.compiled.itemsize
 
 
 @cache

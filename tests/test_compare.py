@@ -251,6 +251,44 @@ REFUSED = [
 ]
 
 
+def test_words_are_not_compared_and_spoil_nothing(toy, capsys):
+    called = toy("-m", "task=grade", "slope=1,2", "seed=range(0,6)", "study=mine", "report=true")
+    assert called.status == 0, called.err
+    made = compare.compare([called.folder])
+    assert made.metrics == ("score",)
+    assert made.points["mean"].tolist() == [2.5, 5]
+    assert made.notes[0] == "verdict: words, which are in the table and not compared"
+    assert all(picture.name.startswith("score-") for picture in figures.pictures(made))
+    assert made.notes[0] in (called.folder / "report.html").read_text()
+    for arguments in (["--metric", "verdict"], ["--metric", "verdict.mean"]):
+        capsys.readouterr()
+        assert command(called.folder, *arguments) == 2
+        assert "; there are: score" in (err := capsys.readouterr().err)
+        assert ("'verdict' is a word and no metric" in err) == (len(arguments[1]) == len("verdict"))
+
+
+def test_a_study_of_words_alone_has_nothing_to_compare_and_a_report(toy, capsys):
+    called = toy("-m", "task=only_words", "seed=range(0,6)", "study=mine", "report=true")
+    assert called.status == 0, called.err
+    made = compare.compare([called.folder])
+    assert (made.metrics, len(made.points), list(figures.pictures(made))) == ((), 0, [])
+    assert "metrics: none" in (called.folder / "report.html").read_text()
+    capsys.readouterr()
+    assert command(called.folder) == 0
+    assert capsys.readouterr().out == "note: parity: words, which are in the table and not compared\n"
+    assert command(called.folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["points"] == []
+    assert command(called.folder, "--metric", "parity") == 2
+    assert "'parity' is a word and no metric; there are: none" in capsys.readouterr().err
+
+
+def test_a_word_of_one_study_is_no_number_of_another(toy):
+    words = toy("-m", "task=only_words", "seed=0,1,2", "study=words").folder
+    numbers = toy("-m", "task=only_words", "kind=number", "seed=0,1,2,3", "study=numbers").folder
+    made = compare.compare([words, numbers])
+    assert made.points[["kind", "finished", "mean"]].to_numpy().tolist() == [["number", 4, 0.5]]
+
+
 def command(*arguments):
     """Runs the command within this process: its exit status."""
     before, sys.argv = sys.argv, ["compare", *map(str, arguments)]

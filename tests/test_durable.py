@@ -346,6 +346,44 @@ def test_a_table_is_read_back_with_its_dtypes(toy):
         runner.read(folder.parent)
 
 
+def test_a_study_of_words_is_taken_up_extended_and_cut_in_shards(toy):
+    command = ("-m", "task=grade", "modulus=5", "slope=1,2", "seed=range(0,30)")
+    whole = toy(*command, "study=mine")
+    assert "12 of 60 runs have no result" in whole.err
+    content, table = whole.csv, whole.folder / "results.csv"
+    lines = content.splitlines(keepends=True)
+    for rows in (1, 4, 7, 8, 11, 12, 40):  # after each of the words, and within a row
+        table.write_bytes(b"".join(lines[:rows]) + lines[rows][:-9])
+        again = toy(*command, "study=mine")
+        assert table.read_bytes() == content
+        assert again.out.splitlines()[1:5] == whole.out.splitlines()[:4]
+    cut = toy(*command, "study=cut", "hydra.sweeper.shards=3")
+    assert cut.csv == content
+    assert cut.out == whole.out.replace("/mine", "/cut")
+    toy(*command[:-1], "seed=range(0,43)", "study=mine")
+    toy(*command[:-1], "seed=range(0,43)", "study=cut", "hydra.sweeper.shards=2")
+    assert table.read_bytes() == cut.csv
+
+
+def test_the_summary_of_words_is_the_same_when_read_back(toy):
+    """Also of a task that has none."""
+    command = ("-m", "task=grade,divide", "slope=1,2", "study=mine")
+    toy(*command, "seed=range(0,10)")
+    extended, fresh = toy(*command, "seed=range(0,23)"), toy(*command[:-1], "seed=range(0,23)")
+    assert "größer 5" not in fresh.out  # it is the fourth, and cut off
+    assert '"" 6, identical 6, off by 1, "at most" 6, …' in fresh.out
+    assert extended.out.splitlines()[:-2] == fresh.out.splitlines()[:-2]
+    assert toy(*command, "seed=range(0,23)").out.splitlines()[:-2] == fresh.out.splitlines()[:-2]
+
+
+def test_a_task_of_unnamed_outputs_has_no_words_read_back(toy):
+    for _ in "ab":  # made, and read back
+        lines = toy("-m", "task=grade,constant", "study=mine").out.splitlines()
+        assert lines[2].rstrip().endswith("identical 1")
+        assert lines[3].split()[:2] == ["constant", "1"]
+        assert "nan" not in lines[3]
+
+
 def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
     toy("-m", "task=divide", "slope=1,0", "seed=range(0,5)", "study=whole")
     half = toy("-m", "task=line", "shift=0,1", "seed=range(0,5)", "study=half").folder

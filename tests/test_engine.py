@@ -4,11 +4,16 @@ import json
 import resource
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 import toys
 from scipy import stats
+
+import runner
+from runner import program
 
 
 def test_a_single_run_writes_its_row_and_shows_it(toy):
@@ -220,6 +225,109 @@ def test_a_table_that_cannot_grow_is_a_failure(toy):
     assert "cannot go on writing" in called.err
     assert "File too large" in called.err
     assert called.csv.startswith(b'run,task,seed,slope,shift,value,same_seed,status,reason\n0,"line",0,1,0,4,0,"ok",\n')
+
+
+WORDS = ["identical", "", 'off by 1, "at most"', "größer"]
+
+
+def test_a_single_run_shows_and_writes_its_word(toy):
+    called = toy("task=grade", "seed=6", "among=[a,b,'c, \"d\"',e]")
+    assert called.status == 0
+    among = r'"[""a"", ""b"", ""c, \""d\"""", ""e""]"'
+    header = "run,task,seed,slope,modulus,shift,among,verdict,score,status,reason"
+    assert called.csv.decode() == f'{header}\n0,"grade",6,0.5,4,0,{among},"c, ""d""",3,"ok",\n'
+    assert called.out.splitlines()[2].split()[-3:] == ["c,", '"d"', "3"]
+
+
+@pytest.mark.parametrize("lanes", ["auto", 1, 7])
+def test_words_stand_in_the_table_and_are_read_back(toy, lanes):
+    toys.TRACES.clear()
+    called = toy("-m", "task=grade", "slope=0.5,2", "seed=range(0,50)", f"lanes={lanes}", "block=20")
+    assert toys.TRACES == ["grade"]
+    frame = runner.read(called.folder)
+    assert frame["verdict"].tolist() == [WORDS[seed % 4] for seed in range(50)] * 2
+    assert (frame["score"] == frame["slope"] * frame["seed"]).all()
+    assert set(frame["status"]) == {"ok"}
+    again = pd.read_csv(called.folder / "results.csv", keep_default_na=False)
+    assert again["verdict"].tolist() == frame["verdict"].tolist()
+
+
+def test_groups_with_other_words_share_a_column(toy):
+    called = toy("-m", "task=grade", "modulus=2", "seed=range(0,5)", "among=[x,y],[y,'z, 0']", "study=mine")
+    assert runner.read(called.folder)["verdict"].tolist() == [*"xyxyx", "y", "z, 0", "y", "z, 0", "y"]
+    assert json.loads((called.folder / "study.json").read_text())["columns"]["outputs"][0] == {
+        "name": "verdict",
+        "shape": [],
+        "dtype": "str",
+    }
+    extended = toy("-m", "task=grade", "modulus=3", "seed=0,1,2", "among=[p,q,'']", "study=mine")
+    assert extended.status == 0
+    assert runner.read(called.folder)["verdict"].tolist()[-3:] == ["p", "q", ""]
+
+
+@pytest.mark.parametrize("setting", ["lanes=1", "lanes=8", "block=8", "threads=1"])
+def test_a_code_that_stands_for_no_word_fails_its_run_alone(toy, setting):
+    """Below and above: neither the last word nor the nearest stands for it."""
+    called = toy("-m", "task=grade", "modulus=8", "shift=-2", "slope=1", "seed=range(0,100)", setting)
+    assert called.status == 1
+    assert "50 of 100 runs have no result: the code of 'verdict' stands for none of its words" in called.err
+    frame = runner.read(called.folder)
+    assert frame["run"].tolist() == list(range(100))
+    bad = ~(frame["seed"] % 8).isin([2, 3, 4, 5])
+    assert (frame["status"] == np.where(bad, "failed", "ok")).all()
+    assert (frame["reason"].notna() == bad).all()
+    assert frame["verdict"][~bad].tolist() == [WORDS[seed % 8 - 2] for seed in frame["seed"][~bad]]
+    assert (frame["score"] == frame["seed"])[~bad].all()
+    assert frame[["verdict", "score"]][bad].isna().all(axis=None)
+    assert pd.read_csv(called.folder / "programs.csv")[["runs", "failed"]].values.tolist() == [[100, 50]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("several", "returns uint32[2] as the code of 'parity'; it is one int32 for each run"),
+        ("float", "returns float32[] as the code of 'parity'; it is one int32 for each run"),
+        ("text", "returns a str as 'parity', no array"),
+        ("no", "returns as 'parity' one of (); words are a tuple of one printable string or more"),
+        ("list", "returns as 'parity' one of ['even', 'odd']; words are a tuple"),
+        ("mixed", "returns as 'parity' one of ('even', 1); words are a tuple"),
+        ("lines", r"returns as 'parity' one of ('even', 'o\ndd'); words are a tuple"),
+    ],
+)
+def test_what_is_no_word_is_refused(toy, kind, message):
+    called = toy("task=only_words", f"kind={kind}")
+    assert called.status == 2
+    assert message in called.err
+
+
+def test_a_code_that_would_wrap_is_refused():
+    with jax.enable_x64(True), pytest.raises(TypeError, match=r"returns int64\[\] as the code of 'parity'"):
+        program._word("parity", toys.Word(jnp.int64(2**32), ("even", "odd")))
+
+
+def test_a_word_alone_takes_the_name_of_the_yaml(toy):
+    assert toy("-m", "task=only_words", "seed=0,1").frame["parity"].tolist() == ["even", "odd"]
+    called = toy("task=only_words", "task.outputs=[a,b]")
+    assert "returns a word, but task.outputs names ['a', 'b']" in called.err
+
+
+def test_a_column_holds_words_or_numbers(toy):
+    assert "'parity' holds numbers, not also words" in toy("-m", "task=only_words", "kind=even,number").err
+    assert toy("task=only_words", "kind=even", "study=mine").status == 0
+    called = toy("task=only_words", "kind=number", "study=mine")
+    assert called.status == 2
+    assert "'parity' holds words, not also numbers" in called.err
+
+
+def test_the_summary_counts_words(toy):
+    lines = toy("-m", "task=grade", "slope=1,2", "modulus=3", "seed=range(0,7)").out.splitlines()
+    assert lines[0].split()[-1] == "verdict"
+    assert [line.split()[:4] for line in lines[2:4]] == [["grade", "1", "7", "3"], ["grade", "2", "7", "6"]]
+    assert all(line.rstrip().endswith('  identical 3, "" 2, off by 1, "at most" 2') for line in lines[2:4])
+    assert '  "" 2, identical 2, größer 1, …' in toy("-m", "task=grade", "seed=range(0,6)").out
+    assert toy("-m", "task=only_words", "seed=range(0,5)").out.splitlines()[2].split() == [
+        *("only_words", "5", "even", "3,", "odd", "2"),
+    ]
 
 
 def test_hydras_own_sweeper_still_works(toy, tmp_path):

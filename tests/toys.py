@@ -1,6 +1,8 @@
 """Tasks with a closed form, as a user would write them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -71,3 +73,29 @@ def noisy(seed: int, level: float, steps: int = 5) -> dict[str, jax.Array]:
 def noisier(seed: int, level: float) -> dict[str, jax.Array]:
     """The same score on another data set."""
     return {"score": level + 2.0 * jax.random.normal(jax.random.key(seed + 1000))}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["words"])
+@dataclass(frozen=True)
+class Word:
+    """What stands for `words[code]`."""
+
+    code: jax.Array
+    words: tuple[str, ...]
+
+
+def grade(seed: int, slope: float, modulus: int, shift: int = 0, among: tuple[str, ...] = ()) -> dict:
+    """`among[seed % modulus + shift]`, and `slope * seed`."""
+    TRACES.append("grade")
+    code = (seed % jnp.uint32(modulus)).astype(jnp.int32) + shift
+    return {"verdict": Word(code, among), "score": slope * seed.astype(jnp.float32)}
+
+
+def only_words(seed: int, kind: str = "even") -> Word | jax.Array:
+    """One word alone, or what is none."""
+    code = seed % jnp.uint32(2)
+    if kind == "number":
+        return code
+    wrong = {"several": jnp.stack([code, code]), "float": jnp.float32(0), "text": "even"}
+    words = {"no": (), "list": ["even", "odd"], "mixed": ("even", 1), "lines": ("even", "o\ndd")}
+    return Word(wrong.get(kind, code), words.get(kind, ("even", "odd")))
