@@ -135,14 +135,19 @@ def _task(config: DictConfig) -> Task:
     name = str(declared.get("name") or declared["_target_"])
     outputs = declared.get("outputs") or ()
     outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
-    metrics = declared.get("metrics") or {}
-    if not isinstance(metrics, dict):
-        raise BadInput(f"task {name!r}: metrics must be a mapping such as {{loss: minimize}}, got {metrics!r}")
-    task = tasks.load(
-        name, str(declared["_target_"]), outputs, tuple((str(key), str(value)) for key, value in metrics.items())
-    )
+    metrics = _pairs(name, declared, "metrics", "{loss: minimize}")
+    eager = tuple((key, tasks.frozen(value)) for key, value in _pairs(name, declared, "eager", "{mode: eager}"))
+    directions = tuple((key, str(value)) for key, value in metrics)
+    task = tasks.load(name, str(declared["_target_"]), outputs, directions, eager)
     _check_names(task, config)
     return task
+
+
+def _pairs(task: str, declared: Mapping[Any, Any], name: str, example: str) -> tuple[tuple[str, Any], ...]:
+    given = declared.get(name) or {}
+    if not isinstance(given, Mapping):
+        raise BadInput(f"task {task!r}: {name} must be a mapping such as {example}, got {given!r}")
+    return tuple((str(key), value) for key, value in given.items())
 
 
 def _check_names(task: Task, config: DictConfig) -> None:

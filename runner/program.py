@@ -40,6 +40,8 @@ LANES_BYTES = 128 * 1024
 MAX_CAPACITY = 8192
 CAPACITY_BYTES = 32 * 1024**2
 """What the outputs of a block may take."""
+EAGER = 4
+"""Runs in a block of what is not compiled: seconds, perhaps."""
 CAPACITY_WORK = 2**31
 """Scalar operations in a block, around a second of one core: progress and Ctrl-C wait for a block."""
 
@@ -59,6 +61,7 @@ class Traced:
     outputs: tuple[Output, ...]
     lanes: int
     capacity: int
+    eager: bool
     bytes: int
     """What the lanes and a block's arrays take by estimate; the compiler knows better afterwards."""
 
@@ -84,25 +87,28 @@ def trace(segment: Segment, *, lanes: int | None = None, block: int | None = Non
     inputs = {name: jax.ShapeDtypeStruct(i.shape, arrays.dtype(i)) for name, i in segment.inputs.items()}
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
 
-    @jax.jit
+    eager = any(segment.static.get(name) == value for name, value in task.eager)
+
     def named(scalars: Arrays, inputs: Arrays) -> _Returned:
         return _named(task, task.function(**static, **scalars, **inputs))
 
+    run = named if eager else jax.jit(named)
+
     def call(scalars: Arrays, inputs: Arrays) -> Arrays:
-        returned = named(scalars, inputs)
+        returned = run(scalars, inputs)
         return {name: value.code if isinstance(value, _Word) else value for name, value in returned.items()}
 
     try:
-        traced = named.trace(scalars, inputs)
+        traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         raise BadInput(f"{_values(segment)}: {reason(error)}") from error
     outputs = _outputs(task, traced.out_info)
     jaxpr = traced.jaxpr.jaxpr
-    lanes = lanes or _power(LANES_BYTES // max(1, _live_bytes(jaxpr)), MAX_LANES)
-    capacity = block or _capacity(sum(output.bytes for output in outputs), _work(jaxpr))
+    lanes = 1 if eager else lanes or _power(LANES_BYTES // max(1, _live_bytes(jaxpr)), MAX_LANES)
+    capacity = block or (EAGER if eager else _capacity(sum(output.bytes for output in outputs), _work(jaxpr)))
     capacity = math.ceil(capacity / lanes) * lanes
     columns = capacity * (4 * len(scalars) + sum(output.bytes for output in outputs))
-    return Traced(call, scalars, inputs, outputs, lanes, capacity, columns + lanes * _live_bytes(jaxpr))
+    return Traced(call, scalars, inputs, outputs, lanes, capacity, eager, columns + lanes * _live_bytes(jaxpr))
 
 
 def _values(segment: Segment) -> str:
@@ -239,7 +245,9 @@ def _equation_work(eqn: Any) -> int:
 
 
 def compile(traced: Traced) -> Program:
-    """Compiles the program of a signature, or takes it from the cache on disk."""
+    """Compiles the program of a signature, or takes it from the cache on disk; one that is eager is as it is."""
+    if traced.eager:
+        return Program(traced, partial(_one_by_one, traced), 0.0, False, traced.bytes)
     _watch_cache()
     lanes, capacity = traced.lanes, traced.capacity
 
@@ -257,6 +265,15 @@ def compile(traced: Traced) -> Program:
     executable = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs).compile()
     seconds = time.perf_counter() - started
     return Program(traced, executable, seconds, _LOCAL.hits > 0, _program_bytes(executable))
+
+
+def _one_by_one(traced: Traced, n: np.int32, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> Arrays:
+    """What an executable gives, by calls of the task outside of any program."""
+    runs = [
+        traced.call({name: jnp.asarray(column[place]) for name, column in scalars.items()}, inputs)
+        for place in range(int(n))
+    ]
+    return {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
 
 
 def _on_lanes(traced: Traced, start: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:

@@ -142,6 +142,7 @@ def _is_choice(key: str, segment: Segment) -> bool:
 
 def _values(segment: Segment, columns: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {"outputs": list(segment.task.outputs)}
+    values |= {"eager": dict(segment.task.eager)} if segment.task.eager else {}
     for name, given in segment.inputs.items():
         for part in ("shape", "dtype", "fill", "seed", "values", "file"):
             values[f"{name}.{part}"] = getattr(given, part)

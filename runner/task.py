@@ -57,7 +57,8 @@ class Built:
 class Task:
     """A function, the name that the user calls it by, and the names of what it returns (may be empty).
 
-    `metrics` tells of some outputs whether to `minimize` or to `maximize` them.
+    `metrics` tells of some outputs whether to `minimize` or to `maximize` them. A run that has one of the static
+    values in `eager` is not compiled: JAX runs its operations one after the other.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Task:
     parameters: tuple[Parameter, ...]
     outputs: tuple[str, ...]
     metrics: tuple[tuple[str, str], ...] = ()
+    eager: tuple[tuple[str, Any], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,7 +105,13 @@ class Output:
 
 
 @cache
-def load(name: str, target: str, outputs: tuple[str, ...], metrics: tuple[tuple[str, str], ...] = ()) -> Task:
+def load(
+    name: str,
+    target: str,
+    outputs: tuple[str, ...],
+    metrics: tuple[tuple[str, str], ...] = (),
+    eager: tuple[tuple[str, Any], ...] = (),
+) -> Task:
     """The task behind a dotted path. Raises BadInput if it cannot be imported or called by names."""
     for metric, direction in metrics:
         if direction not in ("minimize", "maximize") or (outputs and metric not in outputs):
@@ -120,7 +128,12 @@ def load(name: str, target: str, outputs: tuple[str, ...], metrics: tuple[tuple[
     signature = inspect.signature(function)
     hints = _hints(function)
     parameters = tuple(_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
-    return Task(name, target, function, parameters, outputs, metrics)
+    static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
+    for key, _ in eager:
+        if key not in static:
+            has = ", ".join(static) or "none"
+            raise BadInput(f"task {name!r}: eager names values of static parameters, got {key!r}; they are: {has}")
+    return Task(name, target, function, parameters, outputs, metrics, eager)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from jax import lax
 from tasks import porting
 from tasks.arguments import count, integer
 from tasks.porting import zoo
-from tasks.porting.apart import apart
 from tasks.porting.differences import WORDS, Difference, difference, worst
 from tasks.porting.layers import LEAVES
 from tasks.porting.models import called
@@ -46,8 +45,8 @@ def parity(
     `layer` is a name of the zoo, in `dtype`; or else `linen` is a module, called with arrays of the shapes `inputs`,
     integers below `tokens` if that is not 0, and the keywords `call`. `nnx` makes its counterpart when it is called
     with `rngs`; without it the module is ported, `exact` or with NNX's own layers and their defaults. Random
-    variables, none of them zero or one, and inputs come from `key(seed)`, which may be traced. `mode` is `jit` or
-    `eager`, where each operation is compiled for itself.
+    variables, none of them zero or one, and inputs come from `key(seed)`, which may be traced. `mode` is `jit`, each
+    side compiled as one, or `eager`, each operation for itself, unless the call itself is within a jit.
 
     Of the outputs, the gradients of the parameters and of the inputs (of half the sum of the outputs' squares), the
     mutable state after the call, and parameters, state and losses after so many `steps` of adamw it gives the largest
@@ -63,7 +62,7 @@ def parity(
     steps, key = count("steps", steps), jax.random.key(integer("seed", seed))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as Linen's own norms need it
         pair = _pair(case, case.make(DTYPES[dtype]), nnx, key, exact)
-        return _compared(pair, steps, apart if mode == "eager" else lambda function: function)
+        return _compared(pair, steps, mode == "jit")
 
 
 def _case(layer: str, linen: Any, inputs: Any, tokens: int, call: Any) -> Case:
@@ -120,16 +119,26 @@ def _pair(case: Case, linen: nn.Module, nnx: Any, key: jax.Array, exact: bool) -
     return _Pair(case, linen, given, module, drawn, jax.random.fold_in(key, 2))
 
 
-def _compared(pair: _Pair, steps: int, run: Callable[[Any], Any]) -> dict[str, Any]:
+def _compared(pair: _Pair, steps: int, jit: bool) -> dict[str, Any]:
     graph, state = flax_nnx.split(pair.module)
     given, own = lax.optimization_barrier(((pair.variables, pair.inputs), (state, pair.inputs)))  # nothing is shared
-    linen = run(lambda variables, inputs: _linen_side(pair, variables, inputs, steps))(*given)
-    native = run(lambda state, inputs: _nnx_side(pair, graph, state, inputs, steps))(*own)
+    run, loop = (jax.jit, lax.scan) if jit else (lambda function: function, _one_by_one)
+    linen = run(lambda variables, inputs: _linen_side(pair, variables, inputs, steps, loop))(*given)
+    native = run(lambda state, inputs: _nnx_side(pair, graph, state, inputs, steps, loop))(*own)
     found = {name: difference(linen[name], native[name]) for name in linen}
     made = {f"{name}_{what}": getattr(each, what) for name, each in found.items() for what in Difference._fields[:3]}
     verdict = Word(worst(*found.values()).verdict, WORDS)
     losses = {"linen_losses": linen["steps"][-1], "nnx_losses": native["steps"][-1]}
     return {"verdict": verdict, "first": _first(pair), **made, **losses}
+
+
+def _one_by_one(step: Callable[[Any, Any], tuple[Any, jax.Array]], carry: Any, keys: jax.Array) -> Any:
+    """`lax.scan` without a program around it."""
+    losses = []
+    for key in keys:
+        carry, loss = step(carry, key)
+        losses.append(loss)
+    return carry, jnp.stack(losses)
 
 
 def _floats(inputs: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -149,7 +158,7 @@ def _loss(out: Any) -> jax.Array:
     return jnp.stack(squares).sum() / 2
 
 
-def _linen_side(pair: _Pair, variables: Any, inputs: Any, steps: int) -> dict[str, Any]:
+def _linen_side(pair: _Pair, variables: Any, inputs: Any, steps: int, loop: Any) -> dict[str, Any]:
     floats, again = _floats(inputs)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -171,12 +180,12 @@ def _linen_side(pair: _Pair, variables: Any, inputs: Any, steps: int) -> dict[st
         updates, opt_state = OPTIMIZER.update(gradients, opt_state, params)
         return (optax.apply_updates(params, updates), {**rest, **changed}, opt_state), value
 
-    (trained, after, _), losses = lax.scan(step, (params, rest, OPTIMIZER.init(params)), _keys(pair, steps))
+    (trained, after, _), losses = loop(step, (params, rest, OPTIMIZER.init(params)), _keys(pair, steps))
     state = {**rest, **changed}
     return {"outputs": out, "params": gradients, "inputs": own, "state": state, "steps": (trained, after, losses)}
 
 
-def _nnx_side(pair: _Pair, graph: Any, state: Any, inputs: Any, steps: int) -> dict[str, Any]:
+def _nnx_side(pair: _Pair, graph: Any, state: Any, inputs: Any, steps: int, loop: Any) -> dict[str, Any]:
     floats, again = _floats(inputs)
     params, rest = flax_nnx.split_state(state, flax_nnx.Param, ...)
 
@@ -204,7 +213,7 @@ def _nnx_side(pair: _Pair, graph: Any, state: Any, inputs: Any, steps: int) -> d
         optimizer.update(module, gradients)
         return flax_nnx.split((module, optimizer))[1], value
 
-    carry, losses = lax.scan(step, carry, _keys(pair, steps))
+    carry, losses = loop(step, carry, _keys(pair, steps))
     trained, after = as_linen(flax_nnx.merge(both, carry)[0])
     return {"outputs": out, "params": gradients, "inputs": own, "state": changed, "steps": (trained, after, losses)}
 

@@ -335,3 +335,23 @@ def test_hydras_own_sweeper_still_works(toy, tmp_path):
     assert called.status == 0
     tables = sorted(called.folder.glob("*/results.csv"))
     assert [pd.read_csv(path)["same_seed"].tolist() for path in tables] == [[1], [2]]
+
+
+def test_what_is_to_run_eagerly_is_not_compiled(toy):
+    called = toy("-m", "task=whether", "mode=jit,eager", "seed=range(0,11)", "slope=0.5,2.0", "study=both")
+    assert called.status == 0, called.err
+    frame = called.frame
+    assert (frame["traced"] == (frame["mode"] == "jit")).all()
+    assert (frame["value"] == frame["slope"] * frame["seed"]).all()
+    programs = pd.read_csv(called.folder / "programs.csv")
+    assert (programs["compile_seconds"] > 0).tolist() == [True, False]
+    before = called.csv
+    (called.folder / "results.csv").write_bytes(before[: len(before) // 2])
+    toy("-m", "task=whether", "mode=jit,eager", "seed=range(0,11)", "slope=0.5,2.0", "study=both")
+    assert called.csv == before
+
+
+def test_eager_names_static_values(toy):
+    called = toy("task=whether", "+task.eager.slope=1.0")
+    assert called.status == 2
+    assert "eager names values of static parameters, got 'slope'; they are: mode" in called.err

@@ -99,3 +99,8 @@ def only_words(seed: int, kind: str = "even") -> Word | jax.Array:
     wrong = {"several": jnp.stack([code, code]), "float": jnp.float32(0), "text": "even"}
     words = {"no": (), "list": ["even", "odd"], "mixed": ("even", 1), "lines": ("even", "o\ndd")}
     return Word(wrong.get(kind, code), words.get(kind, ("even", "odd")))
+
+
+def whether(seed: int, slope: float, mode: str = "jit") -> dict[str, jax.Array]:
+    """Whether the call is traced, and `slope * seed`."""
+    return {"traced": jnp.asarray(isinstance(slope, jax.core.Tracer)), "value": slope * seed.astype(jnp.float32)}
