@@ -6,6 +6,7 @@ Runs `+experiment=parity_matrix` and `+experiment=parity_native`, or goes on wit
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,8 @@ QUICK = ("layer=Dense,LayerNorm", "seed=0", "mode=jit")
 
 
 def study(name: str, quick: bool) -> pd.DataFrame:
-    command = [sys.executable, "-m", "runner", f"+experiment={name}", f"study={name}", *(["-m", *QUICK] if quick else [])]
-    subprocess.run(command, check=True)
+    asked = (f"+experiment={name}", f"study={name}", *(QUICK if quick else ()))
+    subprocess.run([sys.executable, "-m", "runner", "-m", *asked], check=True)
     return runner.read(f"outputs/{name}")
 
 
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two layers only, and nothing written")
     quick = parser.parse_args().quick
     exact, native = study("parity_matrix", quick), study("parity_native", quick)
-    facts = runner.versions("outputs/parity_matrix")
+    facts = json.loads(Path("outputs/parity_matrix/environment.json").read_text())["versions"]
     page = PAGE.format(
         seeds=exact["seed"].nunique(),
         counts=len(exact),

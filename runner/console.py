@@ -17,6 +17,8 @@ from runner.summary import Summary
 
 ARRAY_EDGE = 3
 """Elements of an array that are shown at each end."""
+SHOWN_METRICS = 4
+"""Metrics of a printed summary, so that it fits a wide terminal; all of them are in the table."""
 SHOWN_WORDS = 3
 """Words of a point that a printed summary counts."""
 EMPTY = '""'
@@ -74,7 +76,7 @@ def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """Per point the count, of each metric the mean with its 95 % interval and the standard deviation, and the words.
+    """Per point the count, the words, and of the first metrics the mean with its 95 % interval and the deviation.
 
     The interval is Student's, for it needs no more than the moments that were gathered.
     """
@@ -84,28 +86,30 @@ def print_summary(summary: Summary) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in [*names, "runs"]:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for j, metric in enumerate(summary.metrics):
+    for name in summary.words:
+        table.add_column(name)
+    shown = range(min(len(summary.metrics), SHOWN_METRICS))
+    for j in shown:
+        metric = summary.metrics[j]
         table.add_column(f"{metric} mean", justify="right")
         table.add_column("± 95 %", justify="right")
         table.add_column("std", justify="right")
         if nonfinite[j]:
             table.add_column("finite", justify="right")
-    for name in summary.words:
-        table.add_column(name)
     for i, label in enumerate(labels):
         cells = [text(label.get(name, "")) for name in names] + [str(summary.runs[i])]
-        for j in range(len(summary.metrics)):
+        cells += [_counted(counts[i]) for counts in summary.words.values()]
+        for j in shown:
             known = int(summary.count[i, j])
             half = _half(known) * summary.deviation[i, j]
             cells += [_estimate(summary.mean[i, j], known > 0), f"{half:.2g}" if known > 1 else ""]
             cells += [_estimate(summary.deviation[i, j], known > 1)]
             cells += [str(known) if summary.values[i, j] else ""] if nonfinite[j] else []
-        cells += [_counted(counts[i]) for counts in summary.words.values()]
         table.add_row(*map(Text, cells))
     out = console()
     out.print(table)
-    if summary.arrays:
-        out.print(f"arrays, in the table only: {', '.join(summary.arrays)}")
+    if more := (*summary.metrics[len(shown) :], *summary.arrays):
+        out.print(f"in the table only: {', '.join(more)}")
     left = summary.points.count - len(labels)
     if left:
         out.print(f"… {left:,} more points, all in the table")
