@@ -138,7 +138,7 @@ def test_the_report_names_each_layer_and_why_it_is_what_it_is():
         "LayerNorm_0": ("LayerNorm", "adjusted"),
         "CheckpointDense_0": ("Dense", "native"),
         "Dense_0": ("Dense", "native"),
-        "": ("variables of its own", "linen"),
+        "": ("ResNet", "linen"),
     }
     assert isinstance(ported.module.shared.Conv_0, nnx.Conv)
     assert isinstance(ported.module.CheckpointDense_0, nnx.Linear)

@@ -15,6 +15,9 @@ from tasks.porting.layers import ATTENTIONS, LEAVES, build_layer
 from tasks.porting.variables import Misfit, Path, Slot, assign, dump, leaves, load, matched, put, shown, slots
 
 
+OWN = "it has variables of its own, and NNX has no such layer"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What became of one layer of a model: `kind` and `why` as of `Ported`, or `linen` where it keeps its code."""
@@ -176,15 +179,18 @@ class _Seen:
     lifted: bool
 
 
-def _traced(linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any) -> dict[Path, _Seen]:
-    """The leaf layers of a model by their paths, from one run on shapes."""
-    seen: dict[Path, _Seen] = {}
+def _traced(
+    linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
+) -> tuple[dict[Path, _Seen], dict[Path, str]]:
+    """The leaf layers of a model by their paths, and the classes of all modules, from one run on shapes."""
+    seen, kinds = dict[Path, _Seen](), dict[Path, str]()
 
     def run(variables: Any, inputs: Any) -> Any:
         here, whole = tracers.current_trace(), leaves(variables)
 
         def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             module = context.module
+            kinds.setdefault(module.path, type(module).__name__)
             if type(module) not in LEAVES or context.method_name not in ("__call__", "attend"):
                 return call(*args, **kwargs)
             own = leaves(module.variables)
@@ -202,7 +208,7 @@ def _traced(linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
             return linen.apply(variables, *inputs, rngs=rngs, mutable=True, **given)
 
     jax.eval_shape(run, nn.meta.unbox(variables), inputs)
-    return seen
+    return seen, kinds
 
 
 def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
@@ -238,7 +244,8 @@ def port_model(
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
     model, report = Model(linen), []
     whole = leaves(variables)
-    for path, met in _traced(linen, variables, inputs, keys, given).items():
+    seen, kinds = _traced(linen, variables, inputs, keys, given)
+    for path, met in seen.items():
         if _has((*model._direct, *model._lifted), path):
             continue  # a layer of a layer: attention has layers of its own
         kind, why = "linen", ""
@@ -259,7 +266,7 @@ def port_model(
         kind_of = nnx.variable_type_from_name(collection, allow_register=True)
         _put(model, tuple(names), kind_of(jnp.asarray(leaf)))
     free = dict.fromkeys(path[1:-1] for path in whole if not _has(kept, path[1:]))
-    report += [Entry("/".join(path), "variables of its own", "linen") for path in free]
+    report += [Entry("/".join(path), kinds.get(path, "unknown"), "linen", OWN) for path in free]
     return PortedModel(model, tuple(report))
 
 
