@@ -82,9 +82,9 @@ def gaps(frame: pd.DataFrame) -> str:
 PAGE = """# The parity of layers
 
 What an NNX layer computes that took over the variables of one of Linen: for each layer, in float32 and in bfloat16,
-jitted and eager, over {seeds} seeds with random variables and inputs. A cell has the worst verdict over the outputs, the
-gradients of the parameters and of the inputs, the mutable state, and parameters, state and losses after two steps of
-adamw. *identical* is to the bit; *close* is within 1e-5 of an array's largest value in float32, 2e-2 in bfloat16.
+jitted and eager, over {seeds} seeds with random variables and inputs. A cell has the worst verdict over the outputs,
+the gradients of the parameters and of the inputs, the mutable state, and parameters, state and losses after two steps
+of adamw. *identical* is to the bit; *close* is within 1e-5 of an array's largest value in float32, 2e-2 in bfloat16.
 
 Measured on a CPU with JAX {jax} and flax {flax}. `python docs/parity.py` rebuilds this page from two studies,
 `+experiment=parity_matrix` and `+experiment=parity_native`.

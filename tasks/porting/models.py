@@ -14,7 +14,6 @@ from flax.core import tracers
 from tasks.porting.layers import ATTENTIONS, LEAVES, build_layer
 from tasks.porting.variables import Misfit, Path, Slot, assign, dump, leaves, load, matched, put, shown, slots
 
-
 OWN = "it has variables of its own, and NNX has no such layer"
 
 
