@@ -15,7 +15,7 @@ from jax import lax
 from tasks import porting
 from tasks.arguments import count, integer
 from tasks.porting import zoo
-from tasks.porting.differences import WORDS, Difference, difference, worst
+from tasks.porting.differences import WORDS, Difference, difference, tolerance, worst
 from tasks.porting.layers import LEAVES
 from tasks.porting.models import called
 from tasks.porting.variables import leaves, named
@@ -125,7 +125,8 @@ def _compared(pair: _Pair, steps: int, jit: bool) -> dict[str, Any]:
     run, loop = (jax.jit, lax.scan) if jit else (lambda function: function, _one_by_one)
     linen = run(lambda variables, inputs: _linen_side(pair, variables, inputs, steps, loop))(*given)
     native = run(lambda state, inputs: _nnx_side(pair, graph, state, inputs, steps, loop))(*own)
-    found = {name: difference(linen[name], native[name]) for name in linen}
+    within = tolerance(linen["outputs"])
+    found = {name: difference(linen[name], native[name], within) for name in linen}
     made = {f"{name}_{what}": getattr(each, what) for name, each in found.items() for what in Difference._fields[:3]}
     verdict = Word(worst(*found.values()).verdict, WORDS)
     losses = {"linen_losses": linen["steps"][-1], "nnx_losses": native["steps"][-1]}

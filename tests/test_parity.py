@@ -128,6 +128,8 @@ def test_differences_of_what_is_not_finite():
     found = difference(x, jnp.array([1.0, 2.0, jnp.inf]))
     assert (found.absolute, found.verdict) == (jnp.inf, 2)
     assert difference(jnp.ones(3), jnp.ones(3, jnp.bfloat16)).bits == 96
+    assert difference(jnp.zeros(3), jnp.zeros(3) + 1e-3, within=1e-2).verdict == 2
+    assert difference(jnp.ones(3), jnp.ones(3) + 1e-3, within=1e-2).verdict == 1
     assert difference(jnp.array([True, False]), jnp.array([True, True])).bits == 1
     near = difference(jnp.ones(3), jnp.ones(3) + jnp.float32(2e-7))
     assert (near.verdict, near.bits > 0) == (1, True)

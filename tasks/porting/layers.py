@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks.porting import twins
-from tasks.porting.variables import leaves, load, slots
+from tasks.porting.variables import leaves, load, shaped, slots
 
 Builder = Callable[[Any, Any, nnx.Rngs], nnx.Module]
 """A layer of NNX from one of Linen and what that is called with."""
@@ -358,9 +358,13 @@ def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, ex
     build = port.exact if exact else port.native
     if build is None:
         raise LookupError(f"{type(layer).__name__}: {port.why}")
-    module = nnx.eval_shape(lambda: _as_initialized(build(layer, inputs, nnx.Rngs(0)), variables))
+
+    def make() -> nnx.Module:
+        return _as_initialized(build(layer, inputs, nnx.Rngs(0)), variables)
+
     if not exact:
-        return Ported(module, "native")
+        return Ported(shaped(make), "native")  # for NNX's own may keep a stream of random numbers
+    module = nnx.eval_shape(make)
     others = [port, *(_port(part) for part in _parts(layer))]
     port = next((other for other in others if other.kind != "native"), port)
     return Ported(module, port.kind, port.why)
