@@ -37,8 +37,8 @@ def matrix(frame: pd.DataFrame) -> pd.DataFrame:
     places = frame.assign(place=frame["verdict"].map(WORDS.index))
     worst = places.groupby(["layer", "dtype", "mode"], sort=False)["place"].max().map(WORDS.__getitem__)
     table = worst.unstack(["dtype", "mode"])
-    names = [name for name in ZOO if name not in ("ResNet", "Transformer")]
-    return table.reindex([name for name in names if name in table.index or len(table) > 2]).fillna(EMPTY)
+    layers = [name for name, case in ZOO.items() if type(case.make(None)) in PORTS]
+    return table.reindex([*layers, *(name for name in table.index if name not in layers)]).fillna(EMPTY)
 
 
 def picture(table: pd.DataFrame, title: str, path: Path) -> None:
@@ -109,7 +109,8 @@ The state of a migration by hand. *none*: NNX has no such layer, or none that ta
 
 {native}
 
-How far apart they are at most, as a share of the largest value of an array:
+How far apart they are at most, as a share of the largest value of an array. The gradients of a norm's inputs and of an
+attention to a single key are zero but for rounding, so that a share of them says little, and adamw makes steps of them:
 
 {gaps}
 """

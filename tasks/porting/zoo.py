@@ -164,7 +164,7 @@ ZOO: dict[str, Case] = {
     "ConvLSTMCell": Case(lambda d: nn.ConvLSTMCell(3, (3, 3), dtype=d), (((2, 6, 6, 3), (2, 6, 6, 3)), IMAGE)),
     "RNN": Case(lambda d: nn.RNN(nn.OptimizedLSTMCell(6, dtype=d)), (SEQUENCE,)),
     "Bidirectional": Case(
-        lambda d: nn.Bidirectional(nn.RNN(nn.LSTMCell(6, dtype=d)), nn.RNN(nn.GRUCell(6, dtype=d))), (SEQUENCE,)
+        lambda d: nn.Bidirectional(nn.RNN(nn.LSTMCell(6, dtype=d)), nn.RNN(nn.LSTMCell(6, dtype=d))), (SEQUENCE,)
     ),
     "Dropout": Case(lambda d: nn.Dropout(0.5, deterministic=False), (SEQUENCE,), keys=("rng", "rngs")),
     "PReLU": Case(lambda d: nn.PReLU(), (SEQUENCE,)),
