@@ -17,7 +17,7 @@ from tasks.arguments import count, integer
 from tasks.porting import zoo
 from tasks.porting.differences import WORDS, Difference, difference, tolerance, worst
 from tasks.porting.layers import LEAVES
-from tasks.porting.models import called
+from tasks.porting.models import CALLS, called
 from tasks.porting.variables import leaves, named
 from tasks.porting.zoo import ZOO, Case, Tokens
 from tasks.words import Word
@@ -234,7 +234,7 @@ def _first(pair: _Pair) -> Word:
     def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         linen, method = context.module, context.method_name
         known = type(linen) in (LEAVES if linen.path else porting.PORTS) and linen.path in layers
-        if not known or isinstance(linen, nn.Dropout) or method not in ("__call__", "attend"):
+        if not known or isinstance(linen, nn.Dropout) or method not in CALLS:
             return call(*args, **kwargs)
         own = {(path[0], *linen.path, *path[1:]): leaf for path, leaf in leaves(linen.variables).items()}
         if tracers.current_trace() != here or any(leaf is not whole[path] for path, leaf in own.items()):

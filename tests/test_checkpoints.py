@@ -221,6 +221,17 @@ def test_each_misfit_of_an_optimizer_is_told():
         porting.dump_optimizer(optimizer, module, like, mapping=MAPPING)
 
 
+def test_an_optimizer_that_leaves_parameters_out():
+    state = trained(1)
+    chosen = {"first": True, "norm": False, "last": False}
+    tx = optax.masked(optax.adam(0.1), lambda params: nnx.State(chosen) if isinstance(params, nnx.State) else chosen)
+    grown = jax.tree.map(lambda leaf: leaf + 1, tx.init(state.params))
+    module = porting.port_model(Twin(), {"params": state.params, "batch_stats": state.batch_stats}, X).module
+    optimizer = nnx.Optimizer(module, tx, wrt=nnx.Param)
+    porting.load_optimizer(optimizer, module, grown)
+    assert same_bits(porting.dump_optimizer(optimizer, module, tx.init(state.params)), grown)
+
+
 def test_fused_gates_of_an_optimizer_are_taken_apart():
     layer, x = nn.OptimizedLSTMCell(3), jnp.ones((2, 4))
     carry = layer.initialize_carry(KEY, x.shape)

@@ -379,7 +379,7 @@ def test_the_summary_of_words_is_the_same_when_read_back(toy):
 def test_a_task_of_unnamed_outputs_has_no_words_read_back(toy):
     for _ in "ab":  # made, and read back
         lines = toy("-m", "task=grade,constant", "study=mine").out.splitlines()
-        assert lines[2].rstrip().endswith("identical 1")
+        assert "identical 1" in lines[2]
         assert lines[3].split()[:2] == ["constant", "1"]
         assert "nan" not in lines[3]
 

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -268,3 +269,95 @@ def test_variables_that_are_not_the_models_are_told():
     variables["params"]["Dense_0"]["more"] = jnp.ones(3)
     with pytest.raises(porting.Misfit, match="unexpected params/more, of shape"):
         porting.port_model(linen, variables, x, train=True)
+
+
+class Changing(nn.Module):
+    """Layers that are lifted, or configured otherwise, in training only; flags and numbers that are positional."""
+
+    @nn.compact
+    def __call__(self, x, train, size, options):
+        norm = nn.remat(nn.BatchNorm) if train else nn.BatchNorm
+        x = norm(use_running_average=not train, name="norm")(nn.Dense(size)(x))
+        again = nn.BatchNorm(use_running_average=not train, name="again")
+        x = again(x) if self.is_initializing() else nn.remat(lambda module, x: module(x))(again, x)
+        return nn.LayerNorm(epsilon=0.1 if train else 1e-6, name="last")(x) * options["scale"]
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_call_need_not_be_the_one_that_was_traced(traced):
+    x, linen, more = jax.random.normal(KEY, (3, 4)), Changing(), (6, {"scale": 2, "quiet": True})
+    made = linen.init(KEY, x, False, *more)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape)), dict(made))
+    module = porting.port_model(linen, variables, x, traced, *more).module
+    assert same_bits(module(x, False, *more), linen.apply(variables, x, False, *more))
+    out, changed = linen.apply(variables, x, True, *more, mutable=["batch_stats"])
+    assert same_bits(module(x, True, *more), out)
+    assert same_bits(module.variables()["batch_stats"], changed["batch_stats"])
+
+
+def rounding(a, b, numbers, precision=None, preferred_element_type=None):
+    return jnp.round(jax.lax.dot_general(a, b, numbers, precision=precision), 1)
+
+
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4, name="in_")(x)
+
+
+class Awkward(nn.Module):
+    """Settings and names that NNX does not have, in what is ported otherwise."""
+
+    mean: jax.Array
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4, dot_general=rounding)(x - self.mean)
+        x = nn.Dense(4, dot_general_cls=lambda: rounding)(x)
+        x = nn.LayerNorm(reduction_axes=(1, 2), feature_axes=(1, 2))(x)
+        x = nn.Einsum((4, 4))(x, "...c,cd->...d") + nn.Einsum((4, 4))(x, "abc,cd->abd")
+        x = nn.Conv(4, (3,), mask=np.tril(np.ones((3, 4, 4))))(x)
+        x = nn.Conv(4, (3,), mask=jnp.tril(jnp.ones((3, 4, 4))))(x)
+        x = nn.MultiHeadDotProductAttention(2)(x, inputs_k=x, inputs_v=jnp.concatenate([x, x], -1))
+        x = nn.Dense(4, name="variables")(nn.Dense(4, name="train")(Inner(name="eval")(x)))
+        self.sow("losses", "squares", (x**2).sum())
+        return nn.DenseGeneral(5, axis=(-1, 1))(x) * self.param("sow", nn.initializers.normal(), (5,))
+
+
+def test_settings_and_names_that_nnx_does_not_have():
+    x, linen = jax.random.normal(KEY, (2, 6, 4)), Awkward(jnp.ones(4))
+    variables = {"params": variables_of(linen, x)["params"]}
+    ported = porting.port_model(linen, variables, x)
+    kept = {entry.path: entry.why for entry in ported.report if entry.kind == "linen"}
+    assert kept["Dense_1"] == "its dot_general_cls is not translated"
+    assert "has shape (6, 4)" in kept["LayerNorm_0"]
+    assert kept["Conv_1"] == "its mask is computed in the call"
+    assert kept["MultiHeadDotProductAttention_0"] == "its keys and values have different widths"
+    assert set(kept) == {"Dense_1", "LayerNorm_0", "Conv_1", "MultiHeadDotProductAttention_0", ""}
+    module = ported.module
+    assert isinstance(module.eval_.in_, nnx.Linear)
+    assert same_bits(module.variables(), variables)
+    call = nnx.jit(lambda module: module(x, mutable=["losses"]))
+    assert same_bits(call(module), call(module))
+    assert same_bits(call(module), jax.jit(lambda given: linen.apply(given, x, mutable=["losses"]))(variables))
+
+
+class Heads(nn.Module):
+    def setup(self):
+        self.body, self.extra = nn.Dense(3), nn.Dense(2)
+
+    def __call__(self, x, train=False):
+        return (self.body(x), self.extra(x)) if train else self.body(x)
+
+
+def test_what_cannot_be_ported_is_told():
+    x, linen = jnp.ones((2, 4)), Heads()
+    variables = linen.init(KEY, x, train=True)
+    entries = {entry.path: entry for entry in porting.port_model(linen, variables, x).report}
+    assert (entries["extra"].kind, "never called" in entries["extra"].why) == ("linen", True)
+    with pytest.raises(ValueError, match="Dense is a layer itself: port_layer ports it"):
+        porting.port_model(nn.Dense(3), nn.Dense(3).init(KEY, x), x)
+    with pytest.raises(porting.Misfit, match="not the variables of the model: body needs PRNG"):
+        porting.port_model(linen, {"params": {}}, x)
+    with pytest.raises(ValueError, match="losses/l is a tuple, as sow leaves it"):
+        porting.port_model(linen, {**variables, "losses": {"l": (jnp.ones(1),)}}, x)

@@ -123,7 +123,7 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
         (("linen", "out"), "give --nnx, or --linen with --input"),
         (("linen", "out", "--nnx", f"{HERE}:Native", "--verify"), "--verify compares with the Linen module"),
         (("linen", "out", "--nnx", f"{HERE}:Nativ"), "cannot import 'test_port_command:Nativ'"),
-        (("linen", "out", "--nnx", f"{HERE}:Native", "--nnx-args", "{sise: 2}"), "does not take these arguments"),
+        (("linen", "out", "--nnx", f"{HERE}:Native", "--nnx-args", "{sise: 2}"), "refuses these arguments: TypeError"),
         (("linen", "out", "--nnx", f"{HERE}:Native", "--nnx-args", "[2]"), "takes a YAML of names and values"),
         (("linen", "out", "--nnx", f"{HERE}:Native", "--nnx-args", "{size: 5}"), "has shape (3, 2), only/kernel needs"),
         (("linen", "out", "--linen", f"{HERE}:Small", "--input", "4;3"), "--input takes a shape, 8,28,28"),
@@ -131,11 +131,16 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
             ("linen", "out", *PAIR, "--optimizer", "optax:adam", "--optimizer-args", "{learning_rate: 1.0}"),
             "no opt_state",
         ),
+        (("linen", "out", *PAIR[:-1], "2,9", "--verify"), "the modules cannot be called so: ScopeParamShapeError"),
+        (("linen", "out", *PAIR, "--verify", "--call", "{trian: true}"), "the modules cannot be called so: TypeError"),
+        (("linen", "out", *PAIR, "--verify", "--seeds", "0"), "--seeds must be at least 1, got 0"),
+        (("bad.msgpack", "out", *PAIR), "bad.msgpack cannot be read"),
         (("linen", "out", "--to", "linen"), "--to linen needs --nnx"),
         (("linen", "out", "--to", "linen", "--nnx", f"{HERE}:Native"), "missing only/kernel, of shape (3, 2)"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(source, tmp_path, capsys, arguments, words):
+    (tmp_path / "bad.msgpack").write_bytes(b"not a checkpoint")
     assert main(list(arguments)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """A checkpoint ported from the shell: `python -m tasks.porting SOURCE TARGET --linen my_lab:Net --verify …`."""
 
 import argparse
+import inspect
 import pkgutil
 import sys
 import time
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 import yaml
 from flax import nnx
+from flax.errors import FlaxError
 from rich.console import Console
 
 from tasks.porting import checkpoints
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         return _port_back(asked) if asked.to == "linen" else _port(asked)
-    except (Refused, ValueError, OSError) as refusal:
+    except (Refused, ValueError, OSError, FlaxError) as refusal:
         SAY.print(f"error: {refusal}", style="red", markup=False, soft_wrap=True)
         return 2
 
@@ -107,6 +109,7 @@ def _port(asked: argparse.Namespace) -> int:
 def _port_back(asked: argparse.Namespace) -> int:
     if not asked.nnx:
         raise Refused("--to linen needs --nnx, the module whose checkpoint it is")
+    _check(asked)
     mapping = _mapping(asked.mapping)
     made = shaped(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
     optimizer = _optimizer(asked, made)
@@ -136,8 +139,13 @@ def _check(asked: argparse.Namespace) -> None:
         raise Refused("give --nnx, or --linen with --input to port that module as it is")
     if asked.verify and not (asked.linen and asked.input):
         raise Refused("--verify compares with the Linen module: give --linen and --input")
+    if asked.seeds < 1:
+        raise Refused(f"--seeds must be at least 1, got {asked.seeds}")
     if asked.target.exists():
         raise Refused(f"{asked.target} is there already")
+    for option, path in (("--linen", asked.linen), ("--nnx", asked.nnx), ("--optimizer", asked.optimizer)):
+        if path:
+            _resolved(option, path)
 
 
 class _telling:  # noqa: N801 - reads as a statement
@@ -195,10 +203,11 @@ def _resolved(option: str, path: str) -> Any:
 
 def _make(option: str, path: str, arguments: str, **more: Any) -> Any:
     """What an import path makes of its arguments; more of them, where it takes these."""
+    function, given = _resolved(option, path), _yaml(f"{option}-args", arguments)
     try:
-        return _resolved(option, path)(**_yaml(f"{option}-args", arguments), **more)
-    except TypeError as error:
-        raise Refused(f"{option}: {path} does not take these arguments: {error}") from error
+        return function(**given, **more)
+    except Exception as error:  # the user's own code
+        raise Refused(f"{option}: {path} refuses these arguments: {type(error).__name__}: {error}") from error
 
 
 def _linen(asked: argparse.Namespace) -> nn.Module | None:
@@ -258,15 +267,24 @@ def _keys() -> dict[str, jax.Array]:
 def _verified(
     linen: Any, variables: Any, module: nnx.Module, inputs: Sequence[Input], given: Mapping[str, Any], seeds: int
 ) -> tuple[str, int]:
-    """The worst of the verdicts in words, and the exit status: both modules jitted, in evaluation."""
+    """The worst of the verdicts in words, and the exit status: both modules jitted, in evaluation.
+
+    Of the keywords of the call, the NNX module gets those that it takes.
+    """
     module.eval()
     graph, state = nnx.split(module)
     old = jax.jit(lambda variables, *inputs: linen.apply(variables, *inputs, **given))
-    new = jax.jit(lambda state, *inputs: nnx.merge(graph, state, copy=True)(*inputs, **given))
-    found = [
-        difference(old(variables, *arrays), new(state, *arrays))
-        for arrays in (_drawn(inputs, seed) for seed in range(seeds))
-    ]
+    taken = inspect.signature(module.__call__).parameters
+    own = given if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else {n: given[n] for n in given if n in taken}
+    new = jax.jit(lambda state, *inputs: nnx.merge(graph, state, copy=True)(*inputs, **own))
+    found = []
+    for arrays in (_drawn(inputs, seed) for seed in range(seeds)):
+        try:
+            expected, made = old(variables, *arrays), new(state, *arrays)
+        except Exception as error:  # the user's own code
+            words = str(error).splitlines()[0]
+            raise Refused(f"--verify: the modules cannot be called so: {type(error).__name__}: {words}") from error
+        found.append(difference(expected, made))
     worst = max(int(each.verdict) for each in found)
     bits, gap = sum(int(each.bits) for each in found), max(float(each.absolute) for each in found)
     return WORDS[worst] + (f" ({bits} bits, at most {gap:.3g} apart)" if worst else " to the bit"), int(worst == 2)

@@ -51,7 +51,10 @@ def _tree(path: Path | str, without: Sequence[str]) -> Any:
     if path.is_dir():
         return _orbax(path, without)
     if path.suffix == ".msgpack":
-        return serialization.msgpack_restore(path.read_bytes())
+        try:
+            return serialization.msgpack_restore(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
     if path.suffix == ".safetensors":
         return _nested(_safetensors().load_file(path))
     raise ValueError(f"{path} is no folder of orbax, and ends neither in .msgpack nor in .safetensors")

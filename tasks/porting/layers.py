@@ -1,5 +1,6 @@
 """Each layer of Linen as one of NNX: NNX's own with its arguments translated, or a twin that is exact."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +46,16 @@ def _types(layer: Any) -> dict[str, Any]:
 
 
 def _dense(layer: nn.Dense, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    more = {"dot_general": layer.dot_general} if layer.dot_general is not None else {}
+    more = {"dot_general": _dot(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.Linear(
         _size(inputs), layer.features, use_bias=layer.use_bias, precision=layer.precision, rngs=rngs,
         **_types(layer), **more,
     )  # fmt: skip
+
+
+def _dot(general: Any) -> Any:
+    """A function with Linen's signature, which knows no sharding."""
+    return lambda *args, out_sharding=None, **given: general(*args, **given)
 
 
 def _axes(value: Any) -> tuple[int, ...]:
@@ -57,10 +63,10 @@ def _axes(value: Any) -> tuple[int, ...]:
 
 
 def _dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    axes, batch = _axes(layer.axis), _axes(layer.batch_dims)
-    more = {"dot_general": layer.dot_general} if layer.dot_general is not None else {}
+    axes, batch = (sorted(axis % len(inputs[0].shape) for axis in _axes(a)) for a in (layer.axis, layer.batch_dims))
+    more = {"dot_general": _dot(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.LinearGeneral(
-        tuple(_size(inputs, axis) for axis in axes), layer.features, axis=axes,
+        tuple(_size(inputs, axis) for axis in axes), layer.features, axis=tuple(axes),
         batch_axis={axis: _size(inputs, axis) for axis in batch}, use_bias=layer.use_bias, precision=layer.precision,
         rngs=rngs, **_types(layer), **more,
     )  # fmt: skip
@@ -70,8 +76,8 @@ def _einsum(layer: nn.Einsum, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     text = layer.einsum_str if layer.einsum_str is not None else inputs[1]
     bias = None
     if layer.use_bias:
-        variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))
-        bias = variables["params"]["bias"].shape
+        given = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, *inputs[1:]), inputs[0])
+        bias = given["params"]["bias"].shape
     return nnx.Einsum(text, layer.shape, bias, precision=layer.precision, rngs=rngs, **_types(layer))
 
 
@@ -160,6 +166,11 @@ def _linens(layer: Any) -> Callable[..., jax.Array]:
 def _attention(*, exact: bool) -> Builder:
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         kv = inputs[1] if len(inputs) > 1 and inputs[1] is not None else inputs[0]
+        if len(inputs) > 2 and inputs[2] is not None and inputs[2].shape[-1] != kv.shape[-1]:
+            raise NotImplementedError("its keys and values have different widths")
+        fp32 = layer.force_fp32_for_softmax
+        if fp32 and not exact:
+            raise NotImplementedError("NNX has no force_fp32_for_softmax")
         attention = _linens(layer) if exact or layer.attention_fn is not nn.dot_product_attention else None
         names = (
             "num_heads",
@@ -205,12 +216,36 @@ def _parts(layer: nn.Module) -> list[nn.Module]:
 
 
 def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx.Module:
-    """A layer within a layer."""
+    """A layer, by its own class's way, of which every setting must have been looked at."""
     port = _port(layer)
     build = port.exact if exact else port.native
     if build is None:
         raise LookupError(f"{type(layer).__name__}: {port.why}")
-    return build(layer, inputs, rngs)
+    read = _Read(layer)
+    made = build(read, inputs, rngs)
+    for field in dataclasses.fields(layer):
+        initial = field.name.endswith("_init") or field.name in ("parent", "name", "rng_collection")
+        if not initial and field.name not in read.names and not _is_default(field, getattr(layer, field.name)):
+            raise NotImplementedError(f"its {field.name} is not translated")
+    return made
+
+
+class _Read:
+    """A layer that takes down which of its settings are read."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.names = layer, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self.layer, name)
+
+
+def _is_default(field: Any, value: Any) -> bool:
+    default = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return value is default or (not hasattr(value, "shape") and bool(value == default))
 
 
 def _rnn(*, exact: bool) -> Builder:
@@ -355,16 +390,18 @@ def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exa
 def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
     """The same with variables that are only shaped, of the shapes of these."""
     port = _port(layer)
-    build = port.exact if exact else port.native
-    if build is None:
-        raise LookupError(f"{type(layer).__name__}: {port.why}")
+    mask = getattr(layer, "mask", None)
+    if isinstance(mask, jax.core.Tracer):
+        raise NotImplementedError("its mask is computed in the call")
 
     def make() -> nnx.Module:
-        return _as_initialized(build(layer, inputs, nnx.Rngs(0)), variables)
+        return _as_initialized(_build(layer, inputs, nnx.Rngs(0), exact=exact), variables)
 
+    module = nnx.eval_shape(make) if exact else shaped(make)  # for NNX's own may keep a stream of random numbers
+    if mask is not None:
+        module.mask = jnp.asarray(mask)
     if not exact:
-        return Ported(shaped(make), "native")  # for NNX's own may keep a stream of random numbers
-    module = nnx.eval_shape(make)
+        return Ported(module, "native")
     others = [port, *(_port(part) for part in _parts(layer))]
     port = next((other for other in others if other.kind != "native"), port)
     return Ported(module, port.kind, port.why)

@@ -1,20 +1,26 @@
 """A whole Linen model as an NNX module: its own code, unchanged, over layers of NNX."""
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import errors, nnx
 from flax.core import tracers
 
 from tasks.porting.layers import ATTENTIONS, LEAVES, build_layer
 from tasks.porting.variables import Misfit, Path, Slot, assign, dump, leaves, load, matched, put, shown, slots
 
-OWN = "it has variables of its own, and NNX has no such layer"
+OWN = "it keeps Linen's code, on variables that are NNX's"
+UNMET = "it is never called with these arguments; call it so that it is"
+CALLS = ("__call__", "attend")
+"""The methods of layers that compute."""
+FLAGS = ("deterministic", "use_running_average", "parent", "name")
+"""Fields of layers that a call may have otherwise than the one that was traced."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,26 @@ class PortedModel:
 
 
 class Scope(nnx.Module):
-    """What a Linen model has under one name: its layers, its variables and further scopes, by Linen's names."""
+    """What a Linen model has under one name: its layers, its variables and further scopes, by Linen's names.
+
+    A name that every NNX module has, such as `train`, is followed by an underscore.
+    """
+
+    linen_names: tuple[tuple[str, str], ...] = ()
+    """Of attributes that are called otherwise, with what Linen calls them."""
+
+
+class _Code:
+    """A Linen module as what it is: one that holds arrays could not be compared with another."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Code) and self.module is other.module
+
+    def __hash__(self) -> int:
+        return id(self.module)
 
 
 class Model(Scope):
@@ -51,48 +76,76 @@ class Model(Scope):
     """
 
     def __init__(self, linen: nn.Module) -> None:
-        self._linen = linen
-        self._direct: tuple[Path, ...] = ()
+        self._linen = _Code(linen)
+        self._seen: tuple[tuple[Path, _Code], ...] = ()
         self._lifted: tuple[Path, ...] = ()
 
     def variables(self) -> dict[str, Any]:
         """The variables as the Linen model has them."""
         return dump(self)
 
-    def __call__(self, *inputs: Any, rngs: nnx.Rngs | Mapping[str, jax.Array] | None = None, **given: Any) -> Any:
+    def __call__(
+        self,
+        *inputs: Any,
+        rngs: nnx.Rngs | Mapping[str, jax.Array] | None = None,
+        mutable: Sequence[str] = (),
+        **given: Any,
+    ) -> Any:
         """What `linen.apply(variables, *inputs, rngs=…, **given)` returns.
 
-        `rngs` are Linen's, by name, or NNX's, of which the stream `dropout` is taken.
+        `rngs` are Linen's, by name, or NNX's streams. Collections that the model has are updated in place, all but
+        `params`; `mutable` names others, such as what it sows, and then `(out, changed)` comes back.
         """
-        variables, here = self.variables(), tracers.current_trace()
-        keys = {"dropout": rngs.dropout()} if isinstance(rngs, nnx.Rngs) else rngs
+        variables, here, layers = self.variables(), tracers.current_trace(), dict(self._seen)
+        done = set[Path]()
 
         def redirect(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            path = context.module.path
-            if type(context.module) not in LEAVES:
+            linen = context.module
+            if context.method_name not in CALLS or linen.path not in layers:
                 return call(*args, **kwargs)
-            if path in self._direct and tracers.current_trace() == here:
-                return called(_at(self, path), context, call, args, kwargs)
-            if path in self._lifted:
-                return _called_within(_at(self, path), context, call, args, kwargs)
-            return call(*args, **kwargs)
+            if not _alike(linen, layers[linen.path].module):
+                return call(*args, **kwargs)
+            if linen.path in self._lifted:
+                return _called_within(_at(self, linen.path), context, call, args, kwargs)
+            if tracers.current_trace() != here:
+                return call(*args, **kwargs)
+            done.add(linen.path)
+            return called(_at(self, linen.path), context, call, args, kwargs)
 
-        mutable = sorted({collection for collection in variables if collection != "params"})
+        own = {collection for collection in variables if collection != "params"}
+        asked = [mutable] if isinstance(mutable, str) else list(mutable)
         with nn.intercept_methods(redirect):
-            out, changed = self._linen.apply(variables, *inputs, rngs=keys, mutable=mutable, **given)
-        self._take(changed)
-        return out
+            out, changed = self._linen.module.apply(
+                variables, *inputs, rngs=_keys(rngs), mutable=sorted({*own, *asked}), **given
+            )
+        # the layers that were called here have changed their variables themselves
+        assign(slots(self), {path: leaf for path, leaf in leaves(changed).items() if not _has(done, path[1:])})
+        return (out, {name: changed[name] for name in asked if name in changed}) if asked else out
 
-    def _take(self, changed: Mapping[str, Any]) -> None:
-        """What Linen's own code has changed; the layers that were called directly have done so themselves."""
-        new = {path: leaf for path, leaf in leaves(changed).items() if not _has(self._direct, path[1:])}
-        assign(slots(self), new)
+
+def _keys(rngs: nnx.Rngs | Mapping[str, jax.Array] | None) -> Mapping[str, jax.Array] | None:
+    if not isinstance(rngs, nnx.Rngs):
+        return rngs
+    names = {name for name in rngs if name not in ("params", "default")} | ({"dropout"} if "default" in rngs else set())
+    return {name: rngs[name]() for name in sorted(names)}
+
+
+def _alike(linen: nn.Module, known: nn.Module) -> bool:
+    """Whether a layer has the configuration that was ported, but for flags, which each call says anew."""
+    names = [field.name for field in dataclasses.fields(known) if field.name not in FLAGS]
+    pairs = [(getattr(linen, name, None), getattr(known, name)) for name in names]
+    plain = [(a, b) for a, b in pairs if not (callable(a) or callable(b) or hasattr(a, "shape") or hasattr(b, "shape"))]
+    return type(linen) is type(known) and all(a == b for a, b in plain)
 
 
 def _at(module: Any, path: Path) -> Any:
     for name in path:
-        module = getattr(module, name)
+        module = getattr(module, _attribute(module, name))
     return module
+
+
+def _attribute(scope: Any, name: str) -> str:
+    return next((own for own, linens in scope.linen_names if linens == name), name)
 
 
 def _has(above: Any, path: Path) -> bool:
@@ -111,8 +164,6 @@ def called(layer: Any, context: nn.module.InterceptorContext, call: Any, args: A
     linen = context.module
     if context.method_name == "attend":
         return layer.attend(*args, **kwargs)
-    if context.method_name != "__call__":
-        return call(*args, **kwargs)
     given = _arguments(linen, args, kwargs)
     if isinstance(linen, nn.Dropout):
         return _dropped(layer, linen, **given)
@@ -149,6 +200,9 @@ def _attended(
 def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
     """The same on the variables that Linen's layer has where it is called: a slice of the whole, for one."""
     linen, (graph, state) = context.module, nnx.split(layer)
+    for collection in linen.variables:
+        if linen.is_mutable_collection(collection):
+            linen.scope._mutable_collection(collection)
     inner = nnx.merge(graph, jax.tree.map(_shape, state))  # without values: Linen may keep what is traced here
     wanted, given = slots(inner), leaves(linen.variables)
     assign(wanted, {first: given[path] for first, path in matched(wanted, given, None).items()})
@@ -184,13 +238,15 @@ def _traced(
     """The leaf layers of a model by their paths, and the classes of all modules, from one run on shapes."""
     seen, kinds = dict[Path, _Seen](), dict[Path, str]()
 
-    def run(variables: Any, inputs: Any) -> Any:
+    def run(variables: Any, arrays: Any) -> Any:
+        inputs = iter(arrays)
         here, whole = tracers.current_trace(), leaves(variables)
+        inputs = jax.tree.unflatten(tree, [next(inputs) if is_array(leaf) else leaf for leaf in flat])
 
         def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             module = context.module
             kinds.setdefault(module.path, type(module).__name__)
-            if type(module) not in LEAVES or context.method_name not in ("__call__", "attend"):
+            if type(module) not in LEAVES or context.method_name not in CALLS:
                 return call(*args, **kwargs)
             own = leaves(module.variables)
             lifted = tracers.current_trace() != here or any(
@@ -206,8 +262,17 @@ def _traced(
         with nn.intercept_methods(watch):
             return linen.apply(variables, *inputs, rngs=rngs, mutable=True, **given)
 
-    jax.eval_shape(run, nn.meta.unbox(variables), inputs)
+    flat, tree = jax.tree.flatten(inputs)
+    try:
+        jax.eval_shape(run, nn.meta.unbox(variables), [leaf for leaf in flat if is_array(leaf)])
+    except (errors.ScopeParamNotFoundError, errors.ScopeParamShapeError, errors.InvalidRngError) as error:
+        raise Misfit(f"these are not the variables of the model: {str(error).splitlines()[0]}") from error
     return seen, kinds
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of a call's arguments is an array or the shape of one, and no flag or number."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
@@ -215,14 +280,15 @@ def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
     given = _arguments(linen, args, kwargs)
     if isinstance(linen, ATTENTIONS):
         keys = given.get("inputs_k") if given.get("inputs_kv") is None else given["inputs_kv"]
-        return (given["inputs_q"], *([] if keys is None else [keys]))
+        values = given.get("inputs_v") if given.get("inputs_kv") is None else given["inputs_kv"]
+        return (given["inputs_q"], *(each for each in (keys, values) if each is not None))
     if isinstance(linen, nn.Einsum):
         return tuple(given.values())
     return tuple(value for value in given.values() if all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)))
 
 
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+def _shape(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, str) else jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def port_model(
@@ -241,11 +307,16 @@ def port_model(
     defaults, where it has any. Raises Misfit for variables that a layer does not have, and what the model raises.
     """
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
-    model, report = Model(linen), []
+    model, report, layers = Model(linen), [], dict[Path, _Code]()
     whole = leaves(variables)
+    for path, leaf in whole.items():
+        if isinstance(leaf, tuple):
+            raise ValueError(f"{shown(path)} is a tuple, as sow leaves it: leave that collection out")
     seen, kinds = _traced(linen, variables, inputs, keys, given)
     for path, met in seen.items():
-        if _has((*model._direct, *model._lifted), path):
+        if path == ():
+            raise ValueError(f"{type(linen).__name__} is a layer itself: port_layer ports it")
+        if _has(layers, path):
             continue  # a layer of a layer: attention has layers of its own
         kind, why = "linen", ""
         try:
@@ -254,18 +325,25 @@ def port_model(
             _fill(made.module, _within(variables, path), met)
         except (NotImplementedError, LookupError) as refusal:
             kind, why = "linen", str(refusal)
+        except Misfit as refusal:
+            if any(line.split()[0] in ("missing", "unexpected") for line in str(refusal).splitlines()[1:]):
+                raise
+            kind, why = "linen", "NNX's layer has others: " + str(refusal).splitlines()[1].strip()
         else:
             _put(model, path, made.module)
-            model._direct += () if met.lifted else (path,)
+            layers[path] = _Code(met.layer)
             model._lifted += (path,) if met.lifted else ()
             whole = {name: leaf for name, leaf in whole.items() if not _has([path], name[1:])}
         report.append(Entry("/".join(path), type(met.layer).__name__, kind, why))
+    model._seen = tuple(layers.items())
     kept = [tuple(entry.path.split("/")) for entry in report if entry.kind == "linen"]
     for (collection, *names), leaf in whole.items():
         kind_of = nnx.variable_type_from_name(collection, allow_register=True)
         _put(model, tuple(names), kind_of(jnp.asarray(leaf)))
     free = dict.fromkeys(path[1:-1] for path in whole if not _has(kept, path[1:]))
-    report += [Entry("/".join(path), kinds.get(path, "unknown"), "linen", OWN) for path in free]
+    report += [
+        Entry("/".join(path), kinds.get(path, "unknown"), "linen", OWN if path in kinds else UNMET) for path in free
+    ]
     return PortedModel(model, tuple(report))
 
 
@@ -291,9 +369,18 @@ def _check_parts(slot: Slot, arrays: list[Any]) -> None:
 def _put(model: Scope, path: Path, child: Any) -> None:
     """Puts a layer or a variable at its path in Linen."""
     for name in path[:-1]:
-        if not hasattr(model, name):
-            setattr(model, name, Scope())
-        model = getattr(model, name)
-    if hasattr(model, path[-1]):
-        raise NotImplementedError(f"{shown(path)} is a name of NNX's own, or is in two collections; rename it")
-    setattr(model, path[-1], child)
+        if _attribute(model, name) not in vars(model):
+            _set(model, name, Scope())
+        model = getattr(model, _attribute(model, name))
+    if _attribute(model, path[-1]) in vars(model):
+        raise NotImplementedError(f"{shown(path)} is in two collections, of which an NNX module can have one")
+    _set(model, path[-1], child)
+
+
+def _set(scope: Scope, name: str, child: Any) -> None:
+    own = name
+    while hasattr(Model, own) or own in vars(scope) or own.startswith("_"):
+        own = own.lstrip("_") + "_"
+    if own != name:
+        scope.linen_names = (*scope.linen_names, (own, name))
+    setattr(scope, own, child)

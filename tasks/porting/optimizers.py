@@ -1,10 +1,11 @@
 """The state of an optimizer of Linen's parameters into an `nnx.Optimizer`, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 from tasks.porting.variables import Misfit, Path, Slot, fit, matched, names, shown, slots
@@ -27,7 +28,7 @@ def load_optimizer(
     """
     wanted = _slots(optimizer, module)
     given = _plain(opt_state, wanted)
-    fit(wanted, given, _everywhere(mapping, wanted), dtype)
+    fit(wanted, given, _everywhere(mapping, wanted, given), dtype)
     if step is not None:
         optimizer.step.set_value(jnp.asarray(step, optimizer.step.dtype))
 
@@ -41,7 +42,7 @@ def dump_optimizer(
     """
     wanted = _slots(optimizer, module)
     whole = _plain(like, wanted)
-    found = matched(wanted, whole, _everywhere(mapping, wanted))
+    found = matched(wanted, whole, _everywhere(mapping, wanted, whole))
     made: dict[Path, jax.Array] = {}
     for slot in wanted:
         pieces = slot.pieces(slot.variable[...])
@@ -56,7 +57,8 @@ def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
     parameters = {tuple(map(str, slot.path)): slot for slot in slots(module)}
     made = []
     for path, variable in nnx.iter_graph(optimizer):
-        if isinstance(variable, nnx.Variable) and path[0] == "opt_state":
+        masked = isinstance(variable, nnx.Variable) and isinstance(variable.get_value(), optax.MaskedNode)
+        if isinstance(variable, nnx.Variable) and path[0] == "opt_state" and not masked:
             names = tuple(map(str, path))
             end = next((place for place in range(1, len(names)) if names[place:] in parameters), None)
             slot = parameters.get(names[end:]) if end is not None else None
@@ -85,7 +87,9 @@ def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
     return made
 
 
-def _everywhere(mapping: Mapping[str, str] | None, wanted: list[Slot]) -> dict[str, str]:
+def _everywhere(mapping: Mapping[str, str] | None, wanted: list[Slot], given: Iterable[Path]) -> dict[str, str]:
     """A mapping of parameters as one of the trees in an optimizer's state that have their form."""
     under = ["/".join(prefix[1:]) for prefix in _prefixes(wanted)]
-    return {f"{name}/{old}": f"{name}/{new}" for name in under for old, new in (mapping or {}).items()}
+    begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
+    made = {f"{name}/{old}": f"{name}/{new}" for name in under for old, new in (mapping or {}).items()}
+    return {old: new for old, new in made.items() if old in begins}

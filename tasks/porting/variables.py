@@ -140,7 +140,9 @@ def _names(node: Any, names: Path, name: Any) -> Path:
     if names and isinstance(node, nnx.List | nnx.Dict | list | tuple | Mapping):
         return (*names[:-1], f"{names[-1]}_{name}")
     name = str(name)
-    return (*names, name.removesuffix("_") if name in ("if_", "in_") else name)
+    if isinstance(node, nnx.RNNCellBase) and name in ("if_", "in_"):
+        return (*names, name.removesuffix("_"))
+    return (*names, dict(getattr(node, "linen_names", ())).get(name, name))
 
 
 def _bare(path: Path) -> Path:
@@ -216,8 +218,13 @@ def load(
 
 def fit(wanted: Sequence[Slot], given: Mapping[Path, Any], mapping: Mapping[str, str] | None, dtype: str) -> None:
     """Puts all of the given arrays into the slots, or raises Misfit that lists what does not fit."""
+    if dtype not in ("strict", "cast"):
+        raise ValueError(f"dtype must be strict or cast, got {dtype!r}")
     found = matched(wanted, given, mapping)
-    problems = []
+    begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
+    problems = [
+        f"the mapping has {name}, which no variable begins with" for name in mapping or () if name not in begins
+    ]
     for slot in wanted:
         for first, *_ in slot.parts:
             if first in found:
