@@ -171,16 +171,18 @@ def test_an_own_folder(runner, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_composes_and_runs(runner, path):
     fewer = {
-        "parity_matrix": ("layer=GRUCell", "dtype=float32", "seed=0,1"),
-        "parity_native": ("layer=LayerNorm", "dtype=bfloat16", "mode=eager", "seed=0"),
-        "port_resnet": ("seed=0",),
-        "port_transformer": ("seed=0",),
+        "parity_matrix": ("layer=GRUCell", "dtype=float32", "mode=jit", "seed=0,1"),
+        "parity_native": ("layer=LayerNorm", "dtype=bfloat16", "mode=jit", "seed=0"),
+        "port_resnet": ("dry_run=true",),  # both are trained by test_models
+        "port_transformer": ("dry_run=true",),
     }.get(path.stem, ())
     name = f"+experiment={path.stem}" if path.parent.name == "experiment" else f"task={path.stem}"
     called = runner(*(["-m"] if fewer else []), name, *fewer)
     assert called.status == 0, called.err
+    if "dry_run=true" in fewer:
+        return
     assert (called.frame["status"] == "ok").all()
-    if path.stem in ("parity_matrix", "port_resnet", "port_transformer"):
+    if path.stem == "parity_matrix":
         assert (called.frame["verdict"] == "identical").all()
         assert (called.frame["linen_losses"] == called.frame["nnx_losses"]).all()
 

@@ -1,5 +1,6 @@
 """Studies that are stopped, taken up again, extended, contradicted and fought over."""
 
+import itertools
 import json
 import os
 import random
@@ -36,14 +37,14 @@ def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
     whole = toy(*SWEEP)
     content, table = whole.csv, whole.folder / "results.csv"
     places = [0, 5, content.index(b"\n") + 1, *random.Random(0).sample(range(len(content)), 2), len(content) - 1]
-    for place in places:
-        for tail in (b"", b"\0" * 5000, b"\0\0\n12,"):
-            table.write_bytes(content[:place] + tail)
-            again = toy(*SWEEP)
-            assert (again.status, again.err) == (0, "")
-            assert table.read_bytes() == content
-            torn = len(content[:place] + tail) - (content.rfind(b"\n", 0, place) + 1)
-            assert (f"the last {torn:,} bytes" in again.out) == (torn > 0)
+    tails = (b"", b"\0" * 5000, b"\0\0\n12,")
+    for place, tail in [*zip(places, itertools.cycle(tails), strict=False), *((places[3], tail) for tail in tails)]:
+        table.write_bytes(content[:place] + tail)
+        again = toy(*SWEEP)
+        assert (again.status, again.err) == (0, "")
+        assert table.read_bytes() == content
+        torn = len(content[:place] + tail) - (content.rfind(b"\n", 0, place) + 1)
+        assert (f"the last {torn:,} bytes" in again.out) == (torn > 0)
 
 
 def test_a_lost_table_is_made_again(toy):
