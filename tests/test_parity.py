@@ -60,14 +60,14 @@ def test_differences_are_those_taken_by_hand(seed):
 
 def test_exact_ports_are_identical_and_nnxs_own_are_not(runner):
     sweep = ("-m", "task=parity", "dtype=bfloat16", "seed=0,1")
-    exact = runner(*sweep, "layer=BatchNorm").frame
+    exact = runner(*sweep, "layer=RMSNorm").frame
     assert (exact["verdict"] == "identical").all()
     assert exact["first"].isna().all()
     assert (exact.filter(regex="_bits|_absolute|_relative") == 0).all(axis=None)
     assert (exact["linen_losses"] == exact["nnx_losses"]).all()
-    native = runner(*sweep, "layer=GroupNorm", "exact=false").frame
+    native = runner(*sweep, "layer=RMSNorm", "exact=false").frame
     assert (native["verdict"] != "identical").all()
-    assert (native["first"] == "GroupNorm").all()
+    assert (native["first"] == "RMSNorm").all()
 
 
 class Net(nn.Module):
