@@ -183,11 +183,8 @@ def _difference(a: Values, b: Values, level: float, direction: str) -> dict[str,
     if len(common):
         x, y = a.values[left], b.values[right]
         gaps, pairs, kind = x - y, len(common), "paired"
-        interval, (t, rank), size = (
-            statistics.mean_interval(gaps, level),
-            statistics.paired_p(gaps),
-            statistics.effect(gaps),
-        )
+        interval, (t, rank) = statistics.mean_interval(gaps, level), statistics.paired_p(gaps)
+        size = statistics.effect(gaps)
         wins = float((sign * gaps > 0).sum() + 0.5 * (gaps == 0).sum())
         share, shared = wins / pairs, statistics.share_interval(wins, pairs, level)
         least, spread = statistics.smallest_p(pairs), float(gaps.std(ddof=1)) if pairs > 1 else math.nan
@@ -195,15 +192,9 @@ def _difference(a: Values, b: Values, level: float, direction: str) -> dict[str,
     else:
         x, y, kind = a.values, b.values, "Welch"
         pairs, gap = min(len(x), len(y)), float(x.mean() - y.mean())
-        interval, (t, rank), size = (
-            statistics.welch_interval(x, y, level),
-            statistics.welch_p(x, y),
-            statistics.effect_of(x, y),
-        )
-        share, shared = (
-            statistics.improvement(sign * x, sign * y),
-            statistics.improvement_interval(sign * x, sign * y, level),
-        )
+        interval, (t, rank) = statistics.welch_interval(x, y, level), statistics.welch_p(x, y)
+        size, share = statistics.effect_of(x, y), statistics.improvement(sign * x, sign * y)
+        shared = statistics.improvement_interval(sign * x, sign * y, level)
         least, spread, needed = statistics.smallest_p(len(x), len(y)), math.nan, None
     return {
         "kind": kind,
