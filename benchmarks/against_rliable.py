@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runner import statistics
+from runner.analysis import statistics
 
 PINNED = ("rliable==1.2.0", "pandas<3", "arch<8", "scipy", "setuptools")
 THEIRS = """

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runner import statistics
+from runner.analysis import statistics
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,8 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner import study
-from runner.study import Folder
+from runner.storage import folder as study
+from runner.storage.folder import Folder
 
 ROOT = Path(__file__).parents[1]
 SHARDS = ("hydra.sweeper.shards=2", "hydra/launcher=joblib")

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner import compare, figures, report
+from runner import compare
+from runner.analysis import figures, report
 
 HERE = Path(__file__).parent / "example"
 SWEEP = ("task=mixed_train", "lr=0.02,0.05,0.1,0.2,0.5", "hidden=4,16", "x.shape=[8],[32]", "seed=range(0,30)")

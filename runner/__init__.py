@@ -13,12 +13,13 @@ def read(folder: "str | os.PathLike[str]") -> "pd.DataFrame":
 
     `folder` is that of the study, such as `outputs/lr_scan`. Seeds are uint32, floats float32, words
     strings, and the cells of array outputs are arrays again. Runs without a result have missing values. Raises
-    `runner.errors.BadInput` for a folder that holds no study.
+    `runner.errors.InvalidInputError` for a folder that holds no study.
     """
     from pathlib import Path
 
-    from runner import record, table
-    from runner.study import Folder
+    from runner.storage import manifest as record
+    from runner.storage import table
+    from runner.storage.folder import Folder
 
     place = Folder(Path(folder))
     return table.frame(place.results, record.required(place.record).columns)

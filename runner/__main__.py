@@ -7,8 +7,10 @@ import sys
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import call, catalog, sweep
-from runner.errors import BadInput, Stopped, StudyFailed
+from runner import pipeline as call
+from runner.config import help as catalog
+from runner.config import overrides as sweep
+from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
 
 
 def main() -> None:
@@ -25,8 +27,15 @@ def main() -> None:
         sys.argv[1:] = sweep.with_first_task(sys.argv[1:])
         call.run()
     except KeyboardInterrupt:
-        call.leave(Stopped(signal.SIGINT, "stopped before the first run"))
-    except (BadInput, StudyFailed, Stopped, HydraException, OmegaConfBaseException, OSError) as error:
+        call.leave(StudyInterruptedError(signal.SIGINT, "stopped before the first run"))
+    except (
+        InvalidInputError,
+        StudyFailedError,
+        StudyInterruptedError,
+        HydraException,
+        OmegaConfBaseException,
+        OSError,
+    ) as error:
         call.leave(error)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner import statistics, study
-from runner.errors import BadInput
-from runner.runs import FAILED, OK, Runs, load
-from runner.study import Folder
+from runner.analysis import statistics
+from runner.analysis.load import FAILED, OK, Runs, load
+from runner.errors import InvalidInputError
+from runner.storage import folder as study
+from runner.storage.folder import Folder
 
 MOST_POINTS = 5000
 """Points that are compared; of more, those that come first in the tables."""
@@ -67,10 +68,10 @@ def compare(
     `metrics` are scalar outputs, or parts of arrays such as `y.mean`; all scalars if None. `by` are the axes that
     make points; all that vary if None. `baseline` gives values of axes: each point is compared with the one that
     has these instead of its own; with the first point, of its task, if None. `keep` filters the runs by an
-    expression of pandas. Raises BadInput for what is not there.
+    expression of pandas. Raises InvalidInputError for what is not there.
     """
     if not 0.5 <= level < 1:
-        raise BadInput(f"the level of confidence must be at least 0.5 and less than 1, got {level}")
+        raise InvalidInputError(f"the level of confidence must be at least 0.5 and less than 1, got {level}")
     runs = load([Path(folder) for folder in folders], metrics, by, keep)
     against, notes = _baselines(runs, baseline), _notes(runs)
     points: list[dict[str, Any]] = []
@@ -107,10 +108,10 @@ def _baselines(runs: Runs, baseline: Mapping[str, Any] | None) -> list[int]:
         return [firsts[task] for task in tasks[:count]]
     for name, value in baseline.items():
         if name not in frame:
-            raise BadInput(f"the baseline names {name!r}; the axes are: {', '.join(frame.columns) or 'none'}")
+            raise InvalidInputError(f"the baseline names {name!r}; the axes are: {', '.join(frame.columns) or 'none'}")
         if not frame[name].map(lambda has, value=value: _same(has, value)).any():
             has = ", ".join(dict.fromkeys(map(str, frame[name])))
-            raise BadInput(f"the baseline has {name}={value}; there is: {has}")
+            raise InvalidInputError(f"the baseline has {name}={value}; there is: {has}")
     keys = [tuple(row) for row in frame.itertuples(index=False, name=None)]
     place = {key: i for i, key in enumerate(keys)}
     chosen = {name: next(has for has in frame[name] if _same(has, value)) for name, value in baseline.items()}
@@ -406,7 +407,7 @@ def differences_table(made: Comparison, metric: str) -> tuple[list[str], list[li
 
 def printed(made: Comparison, rows: int = SHOWN_ROWS) -> None:
     """Prints the comparison."""
-    from runner import console
+    from runner import terminal as console
 
     for metric in made.metrics:
         goal = made.runs.directions.get(metric)
@@ -452,7 +453,7 @@ def _baseline(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [pair.partition("=") for pair in shlex.split(text.replace(",", " "))]
     if not pairs or not all(middle for _, middle, _ in pairs):
-        raise BadInput(f"the baseline must be axis=value pairs such as 'lr=0.1 hidden=4', got {text!r}")
+        raise InvalidInputError(f"the baseline must be axis=value pairs such as 'lr=0.1 hidden=4', got {text!r}")
     return {name: value for name, _, value in pairs}
 
 
@@ -487,13 +488,13 @@ def main() -> None:
             keep=given.filter,
         )
         _write(made, given)
-    except (BadInput, OSError) as error:
+    except (InvalidInputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def _write(made: Comparison, given: argparse.Namespace) -> None:
-    from runner import console
+    from runner import terminal as console
 
     if given.json:
         print(as_json(made))
@@ -504,13 +505,13 @@ def _write(made: Comparison, given: argparse.Namespace) -> None:
         printed(made, given.rows)
     folder: Folder = made.runs.studies[0]
     if given.figures:
-        from runner import figures
+        from runner.analysis import figures
 
         written = figures.write(made, folder.path / "figures")
         if not given.json and not given.csv:
             console.say(f"{len(written)} figures in {folder.path / 'figures'}")
     if given.html:
-        from runner import report
+        from runner.analysis import report
 
         path = report.write(made, folder.report)
         if not given.json and not given.csv:

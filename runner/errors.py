@@ -1,15 +1,15 @@
 """What ends a study early, and how."""
 
 
-class BadInput(Exception):
+class InvalidInputError(Exception):
     """What the user asked for cannot be done; the message says the rule, what was given and what there is."""
 
 
-class StudyFailed(Exception):
+class StudyFailedError(Exception):
     """Something failed while running; what was finished before it is on disk."""
 
 
-class Stopped(Exception):
+class StudyInterruptedError(Exception):
     """A signal asked for an end; what was finished before it is on disk."""
 
     def __init__(self, number: int, message: str) -> None:

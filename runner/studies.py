@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from runner import console, record, table
-from runner.errors import BadInput
-from runner.extent import Extent
-from runner.study import Folder
+from runner import terminal as console
+from runner.errors import InvalidInputError
+from runner.storage import manifest as record
+from runner.storage import table
+from runner.storage.folder import Folder
+from runner.storage.run_index import RunIndex
 
 HEADER = ("study", "task", "axes", "done", "planned", "nonfinite", "failed", "age", "state")
 
@@ -33,7 +35,7 @@ def _row(folder: Folder) -> list[Any]:
         counts = Counter(table.statuses(folder.results))
         for part in folder.parts:
             counts.update(table.statuses(part.results))
-    except BadInput as error:  # a study that is damaged is listed all the same
+    except InvalidInputError as error:  # a study that is damaged is listed all the same
         return ["", "", "", "", "", "", age, str(error)]
     done = sum(counts.values())
     state = "complete" if done >= known.planned else "unfinished: the same command goes on"
@@ -41,7 +43,7 @@ def _row(folder: Folder) -> list[Any]:
     return [tasks, axes, done, known.planned, counts.get("nonfinite", 0), counts.get("failed", 0), age, state]
 
 
-def _described(extents: tuple[Extent, ...]) -> tuple[str, str]:
+def _described(extents: tuple[RunIndex, ...]) -> tuple[str, str]:
     """The tasks of a study, and what varies in it with the number of values."""
     values: dict[str, set[Any]] = {}
     for extent in extents:

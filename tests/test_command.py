@@ -16,7 +16,9 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner import compare, inputs, task
+from runner import compare
+from runner.plan import contract as task
+from runner.plan import inputs
 
 REFUSED = [
     (("task=nope",), "Could not find 'task/nope'", "mixed_train"),

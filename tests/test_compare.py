@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from runner import compare, figures, report, statistics
+from runner import compare
+from runner.analysis import figures, report, statistics
 
 RNG = np.random.default_rng(0)
 

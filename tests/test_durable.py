@@ -18,8 +18,11 @@ from conftest import ROOT
 from jax.experimental.compilation_cache import compilation_cache
 
 import runner
-from runner import call, program, studies, study
-from runner.errors import BadInput
+from runner import pipeline as call
+from runner import studies
+from runner.errors import InvalidInputError
+from runner.program import programs as program
+from runner.storage import folder as study
 
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
 
@@ -252,14 +255,14 @@ def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
 
     def tight(made, n, scalars, inputs):
         if made.traced.capacity > 32:
-            raise program.OutOfMemory("RESOURCE_EXHAUSTED")
+            raise program.OutOfMemoryError("RESOURCE_EXHAUSTED")
         return real(made, n, scalars, inputs)
 
     monkeypatch.setattr(program, "call", tight)
     called = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=two")
     assert called.csv == expected
     assert pd.read_csv(called.folder / "programs.csv")["block"].tolist() == [32]
-    monkeypatch.setattr(program, "call", lambda *_: (_ for _ in ()).throw(program.OutOfMemory("no room")))
+    monkeypatch.setattr(program, "call", lambda *_: (_ for _ in ()).throw(program.OutOfMemoryError("no room")))
     failed = toy("-m", "task=line", "seed=range(0,20)", "lanes=8", "study=three")
     assert failed.status == 1
     assert "memory cannot hold" in failed.err
@@ -343,7 +346,7 @@ def test_a_table_is_read_back_with_its_dtypes(toy):
     with np.errstate(divide="ignore"):
         assert (frame["quotient"] == 1 / np.float32([0.1, 3, 1e-30, 0])).all()
     assert frame["half"].dtype == np.int32
-    with pytest.raises(BadInput, match="holds no study"):
+    with pytest.raises(InvalidInputError, match="holds no study"):
         runner.read(folder.parent)
 
 

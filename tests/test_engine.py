@@ -13,7 +13,7 @@ import toys
 from scipy import stats
 
 import runner
-from runner import program
+from runner.program import programs as program
 
 
 def test_a_single_run_writes_its_row_and_shows_it(toy):

@@ -13,9 +13,13 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import execute, extent, inputs, program, shards, summary, table
-from runner.plan import Axis, Plan, Segment, Study
-from runner.task import Kind, Parameter, Task
+from runner.execution import blocks as execute
+from runner.execution import shards, summary
+from runner.plan.contract import Kind, Parameter, Task
+from runner.plan.study import Axis, Plan, Segment, Study, inputs
+from runner.program import programs as program
+from runner.storage import run_index as extent
+from runner.storage import table
 
 TASK = Task(
     "toy",
@@ -99,7 +103,7 @@ def test_shares_cover_the_spans_and_are_of_one_size():
 @pytest.mark.parametrize("column", [[5], [3, 1, 2], list(range(7, 5000, 3)), [*range(200), 9**9]])
 def test_an_axis_is_packed_without_loss(column):
     axes = ({"seed": np.array(column, np.uint32), "a": np.array(column, np.float32) / 3},)
-    packed = extent.packed(extent.Extent((extent.Part("k", {}),), axes, len(column)))
+    packed = extent.packed(extent.RunIndex((extent.SegmentKey("k", {}),), axes, len(column)))
     (back,) = extent.unpacked(json.loads(json.dumps(packed))).axes
     for name in ("seed", "a"):
         assert back[name].dtype == axes[0][name].dtype
@@ -185,7 +189,7 @@ def test_fillings():
 
 def test_the_directions_of_the_imports():
     """What reads values, plans and writes tables needs no JAX, and a task nothing of the runner."""
-    light = "runner.config, runner.plan, runner.table, runner.summary, runner.console, hydra_plugins.seedbed.grid"
+    light = "runner.config.compose, runner.plan.study, runner.storage.table, runner.execution.summary, runner.terminal, hydra_plugins.seedbed.grid"
     code = f"import sys, {light}; assert not {{'jax', 'flax'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     owners = {"jax": {"program.py"}, "pyarrow": {"table.py"}, "rich": {"console.py"}}

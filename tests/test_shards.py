@@ -15,7 +15,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from test_durable import start
 
-from runner import program, shards, studies, study
+from runner import studies
+from runner.execution import shards
+from runner.program import programs as program
+from runner.storage import folder as study
 
 SWEEP = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)")
 MORE = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0,2", "seed=range(5,60)")

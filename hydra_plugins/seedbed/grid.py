@@ -15,9 +15,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner import sweep
-from runner.errors import BadInput
-from runner.shards import Shards
+from runner.config import overrides as sweep
+from runner.errors import InvalidInputError
+from runner.execution.shards import Shards
 
 
 @dataclass
@@ -46,7 +46,7 @@ class GridSweeper(Sweeper):
         self.params = params or {}
         self.zip = zip
         if not isinstance(shards, int) or isinstance(shards, bool) or shards < 1:
-            raise BadInput(f"hydra.sweeper.shards must be a positive integer, got {shards!r}")
+            raise InvalidInputError(f"hydra.sweeper.shards must be a positive integer, got {shards!r}")
         self.shards = shards
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

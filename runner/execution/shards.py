@@ -12,10 +12,11 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from runner import study, sweep
-from runner.errors import BadInput
-from runner.plan import Plan
-from runner.study import Folder
+from runner.config import overrides as sweep
+from runner.errors import InvalidInputError
+from runner.plan.study import Plan
+from runner.storage import folder as study
+from runner.storage.folder import Folder
 
 FACTS_SECONDS = 60
 """How long a shard waits for its siblings to say where they run."""
@@ -99,23 +100,28 @@ def make(
 ) -> None:
     """Makes the part of a study with the runs of these numbers, until `stop` or a file in the folder says so.
 
-    What of the part is there is kept. Raises BadInput if the machine, the code or the versions are not those of
+    What of the part is there is kept. Raises InvalidInputError if the machine, the code or the versions are not those of
     the study, or of the other shards.
     """
-    from runner import ledger, parts, program, record, summary, table, work
+    from runner.execution import schedule as ledger
+    from runner.execution import summary, work
+    from runner.program import programs as program
+    from runner.storage import manifest as record
+    from runner.storage import merge as parts
+    from runner.storage import table
 
     mine = folder.part(numbers.start)
     with study.held(mine):
         past = record.past(folder.record, folder.results, cut=False)
         if past.record is None or not past.is_begun(plan):
-            raise BadInput(f"{folder.path} has gone on to another sweep")
+            raise InvalidInputError(f"{folder.path} has gone on to another sweep")
         columns = past.record.columns
         facts = record.facts(plan, program.devices())
         with FileLock(folder.path / "parts" / ".lock", timeout=FACTS_SECONDS):  # the first to come says what holds
             siblings = [each for each in folder.parts if each != mine]
             told = replace(past, record=parts.with_facts(past.record, siblings))
             if (found := record.differences(told, plan, facts)) and not accept:
-                raise BadInput(f"on {socket.gethostname()} {'; '.join(found)}")
+                raise InvalidInputError(f"on {socket.gethostname()} {'; '.join(found)}")
             parts.write_facts(mine, facts, found)
         study.write_environment(mine, study.environment(program.devices()))
         done, _, _ = table.recover(mine.results, columns)

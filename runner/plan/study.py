@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from runner.inputs import Input
-from runner.task import Kind, Task
+from runner.plan.contract import Kind, Task
+from runner.plan.inputs import Input
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ Left = Callable[[int, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Todo:
+class PendingRuns:
     """The runs of a plan that have no row in the table, and which of them are to be made now."""
 
     left: Left | None
@@ -141,22 +141,22 @@ class Plan:
             groups.setdefault(segment.signature, []).append(index)
         return groups
 
-    def todo(self, left: Left | None = None, first: int = 0, spans: Sequence[range] | None = None) -> Todo:
+    def todo(self, left: Left | None = None, first: int = 0, spans: Sequence[range] | None = None) -> PendingRuns:
         """The runs that are left, numbered from `first`, of which those in `spans` are to be made; all, if None."""
         counts = [
             self.runs_per_segment if left is None else sum(map(len, self._left(index, left)))
             for index in range(len(self.study.segments))
         ]
-        return Todo(left, counts, first, [range(first, first + sum(counts))] if spans is None else spans)
+        return PendingRuns(left, counts, first, [range(first, first + sum(counts))] if spans is None else spans)
 
-    def blocks(self, sizes: Mapping[str, int], todo: Todo) -> Iterator[Block]:
+    def blocks(self, sizes: Mapping[str, int], todo: PendingRuns) -> Iterator[Block]:
         """The runs that are to be made, in order, no block larger than its group's size."""
         for index, (segment, numbers) in enumerate(zip(self.study.segments, todo.numbers, strict=True)):
             size = sizes.get(segment.signature, CHUNK)  # a group without a size has no run to be made
             for first, places in _cut(self._wanted(index, numbers, todo), size):
                 yield Block(index, places, first)
 
-    def _wanted(self, segment: int, numbers: range, todo: Todo) -> Iterator[tuple[int, np.ndarray]]:
+    def _wanted(self, segment: int, numbers: range, todo: PendingRuns) -> Iterator[tuple[int, np.ndarray]]:
         """The places of a segment's runs that are to be made: neighbours, with the number of the first."""
         spans = [span for span in todo.spans if _overlap(span, numbers)]
         first = numbers.start

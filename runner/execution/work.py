@@ -4,17 +4,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from runner import execute, ledger, program, table
-from runner.execute import Result
-from runner.ledger import Ledger
-from runner.plan import Plan, Todo
-from runner.table import Columns
+from runner.execution import blocks as execute
+from runner.execution import schedule as ledger
+from runner.execution.blocks import Result
+from runner.execution.schedule import Schedule
+from runner.plan.study import PendingRuns, Plan
+from runner.program import programs as program
+from runner.storage import table
+from runner.storage.table import Columns
 
 
-def opened(plan: Plan, todo: Todo, *, is_begun: bool) -> Ledger:
+def opened(plan: Plan, todo: PendingRuns, *, is_begun: bool) -> Schedule:
     """The ledger of the runs that are to be made.
 
-    Raises BadInput if none of their groups can be built: but what was begun ends as it would have at once, and
+    Raises InvalidInputError if none of their groups can be built: but what was begun ends as it would have at once, and
     its last runs may be such.
     """
     groups = execute.trace(plan, todo.missing)
@@ -25,7 +28,7 @@ def opened(plan: Plan, todo: Todo, *, is_begun: bool) -> Ledger:
     return ledger.opened(plan, todo, groups, sizes)
 
 
-def results(books: Ledger, columns: Columns, path: Path, stop: Callable[[], object]) -> Iterator[Result]:
+def results(books: Schedule, columns: Columns, path: Path, stop: Callable[[], object]) -> Iterator[Result]:
     """Runs the blocks in order, and yields each one when its rows are appended to the table at `path`."""
     plan, rows = books.plan, partial(table.rows, books.plan, columns)
     blocks = plan.blocks(books.sizes, books.todo)

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from runner.plan import Plan, Segment
-from runner.summary import Summary
+from runner.execution.summary import Summary
+from runner.plan.study import Plan, Segment
 
 ARRAY_EDGE = 3
 """Elements of an array that are shown at each end."""

@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from runner.errors import BadInput
-from runner.task import Task, frozen, refuse, whole
+from runner.errors import InvalidInputError
+from runner.plan.contract import Task, frozen, refuse, whole
 
 KEYS = ("shape", "fill", "seed", "dtype", "values", "file")
 FILLS = ("normal", "uniform", "linspace", "ones", "zeros")
@@ -34,18 +34,18 @@ class Input:
 
 
 def describe(task: Task, name: str, value: Any) -> Input:
-    """The input behind the YAML of parameter `name`. Raises BadInput if it describes no array."""
+    """The input behind the YAML of parameter `name`. Raises InvalidInputError if it describes no array."""
     if isinstance(value, list | tuple | int | float) and not isinstance(value, bool):
         value = {"values": value}
     if not isinstance(value, Mapping):
         raise refuse(task, name, f"an array described by {', '.join(KEYS)}", value)
     unknown = [key for key in value if key not in KEYS]
     if unknown:
-        raise BadInput(f"task {task.name!r}: {name} has no {unknown[0]!r}; an array has: {', '.join(KEYS)}")
+        raise InvalidInputError(f"task {task.name!r}: {name} has no {unknown[0]!r}; an array has: {', '.join(KEYS)}")
     given = {key: frozen(entry) for key, entry in value.items() if entry is not None}
     dtype = _choice(task, f"{name}.dtype", given.get("dtype", "float32"), DTYPES)
     if "file" in given and "values" in given:
-        raise BadInput(f"task {task.name!r}: {name} is given twice, by {name}.values and by {name}.file")
+        raise InvalidInputError(f"task {task.name!r}: {name} is given twice, by {name}.values and by {name}.file")
     if "file" in given:
         path = str(given["file"])
         return Input(_read(task, name, path).shape, dtype, file=path)
@@ -56,7 +56,9 @@ def describe(task: Task, name: str, value: Any) -> Input:
 
 def _filled(task: Task, name: str, given: dict[str, Any], dtype: str) -> Input:
     if "shape" not in given:
-        raise BadInput(f"task {task.name!r}: {name} has no array; give {name}.shape, {name}.values or {name}.file")
+        raise InvalidInputError(
+            f"task {task.name!r}: {name} has no array; give {name}.shape, {name}.values or {name}.file"
+        )
     shape = _shape(task, name, given["shape"])
     fill = _choice(task, f"{name}.fill", given.get("fill", "normal"), FILLS)
     seed = whole(given.get("seed", 0))
@@ -93,9 +95,11 @@ def _read(task: Task, name: str, file: str) -> np.ndarray:
         array = _load(path)
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BadInput(f"task {task.name!r}: cannot read {name}.file={file}: {reason}") from error
+        raise InvalidInputError(f"task {task.name!r}: cannot read {name}.file={file}: {reason}") from error
     if array.dtype.kind not in "biuf" or array.size == 0:
-        raise BadInput(f"task {task.name!r}: {name}.file={file} holds {array.size} values of {array.dtype}, no numbers")
+        raise InvalidInputError(
+            f"task {task.name!r}: {name}.file={file} holds {array.size} values of {array.dtype}, no numbers"
+        )
     return array
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.execute import Groups, Result
-from runner.plan import Plan, Todo
-from runner.program import Program, Traced
+from runner.execution.blocks import Groups, Result
+from runner.plan.study import PendingRuns, Plan
+from runner.program.programs import Program, Traced
 
 
 @dataclass(frozen=True)
-class Spent:
+class GroupStatistics:
     """What a group has taken so far: at least one of its blocks ran for `seconds`, the last one until `ended`."""
 
     runs: int = 0
@@ -24,14 +24,14 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Schedule:
     """The groups of a plan in the order of the table, with the runs in a block and what each has taken."""
 
     plan: Plan
-    todo: Todo
+    todo: PendingRuns
     groups: Groups
     sizes: Mapping[str, int]
-    spent: Mapping[str, Spent]
+    spent: Mapping[str, GroupStatistics]
 
     @property
     def missing(self) -> int:
@@ -50,16 +50,16 @@ class Ledger:
         return [spent.reason for spent in self.spent.values() if spent.reason]
 
 
-def opened(plan: Plan, todo: Todo, groups: Groups, sizes: Mapping[str, int]) -> Ledger:
+def opened(plan: Plan, todo: PendingRuns, groups: Groups, sizes: Mapping[str, int]) -> Schedule:
     """The ledger of a plan before its first block."""
-    return Ledger(plan, todo, groups, sizes, {signature: Spent() for signature in groups})
+    return Schedule(plan, todo, groups, sizes, {signature: GroupStatistics() for signature in groups})
 
 
-def entered(ledger: Ledger, result: Result) -> Ledger:
+def entered(ledger: Schedule, result: Result) -> Schedule:
     """The ledger with one more block; blocks come in the order in which they began."""
     signature = ledger.plan.study.segments[result.block.segment].signature
     spent, runs = ledger.spent[signature], len(result.block)
-    entry = Spent(
+    entry = GroupStatistics(
         spent.runs + runs,
         spent.failed + (runs if result.outputs is None else 0),
         spent.seconds + max(0.0, result.ended - max(result.started, spent.ended)),
@@ -70,7 +70,7 @@ def entered(ledger: Ledger, result: Result) -> Ledger:
     return replace(ledger, spent={**ledger.spent, signature: entry})
 
 
-def preview(ledger: Ledger) -> tuple[list[str], list[list[Any]]]:
+def preview(ledger: Schedule) -> tuple[list[str], list[list[Any]]]:
     """The plan as a header and a row for each group; bytes by estimate, for the compiler has not seen it."""
     header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]
     rows = []
@@ -92,7 +92,7 @@ def _numbers(plan: Plan) -> dict[str, int]:
     return {signature: number for number, signature in enumerate(plan.groups)}
 
 
-def _described(ledger: Ledger, signature: str) -> tuple[str, int, str, str]:
+def _described(ledger: Schedule, signature: str) -> tuple[str, int, str, str]:
     members = ledger.plan.groups[signature]
     segment = ledger.plan.study.segments[members[0]]
     static = " ".join(f"{name}={value}" for name, value in segment.static.items())
@@ -106,7 +106,7 @@ COLUMNS = (
 )
 
 
-def text(ledger: Ledger, devices: Sequence[str]) -> str:
+def text(ledger: Schedule, devices: Sequence[str]) -> str:
     """`programs.csv`: what the table leaves out because it differs between two executions."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -132,7 +132,7 @@ def failures(text: str) -> tuple[int, list[str]]:
     return sum(int(row["failed"]) for row in rows), [row["reason"] for row in rows]
 
 
-def _program(ledger: Ledger, signature: str, devices: Sequence[str]) -> list[Any]:
+def _program(ledger: Schedule, signature: str, devices: Sequence[str]) -> list[Any]:
     program = ledger.spent[signature].program
     if program is None:
         return [""] * 6

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from runner.extent import Extent, Values
-from runner.plan import Block, Plan, Segment
-from runner.task import Output
+from runner.plan.contract import Output
+from runner.plan.study import Block, Plan, Segment
+from runner.storage.run_index import RunIndex, Values
 
 GATHERED = ("runs", "values", "count", "mean", "squares")
 
@@ -138,7 +138,7 @@ def _with_words(summary: Summary, name: str, numbers: np.ndarray, words: np.ndar
     return replace(summary, words={**summary.words, name: tuple(counts)})
 
 
-def add_table(summary: Summary, extent: Extent, batches: Iterable[tuple[str, Values, Values]]) -> Summary:
+def add_table(summary: Summary, extent: RunIndex, batches: Iterable[tuple[str, Values, Values]]) -> Summary:
     """The summary with the runs of a table that belong to its plan; `extent` is that plan's."""
     for key, traced, outputs in batches:
         count = len(next(iter([*traced.values(), *outputs.values()]), ()))

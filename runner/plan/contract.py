@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.errors import BadInput
+from runner.errors import InvalidInputError
 
 SEED_STOP = 2**32
 MISSING = inspect.Parameter.empty
@@ -112,19 +112,19 @@ def load(
     metrics: tuple[tuple[str, str], ...] = (),
     eager: tuple[tuple[str, Any], ...] = (),
 ) -> Task:
-    """The task behind a dotted path. Raises BadInput if it cannot be imported or called by names."""
+    """The task behind a dotted path. Raises InvalidInputError if it cannot be imported or called by names."""
     for metric, direction in metrics:
         if direction not in ("minimize", "maximize") or (outputs and metric not in outputs):
             has = f"; the outputs are: {', '.join(outputs)}" if outputs else ""
-            raise BadInput(
+            raise InvalidInputError(
                 f"task {name!r}: metrics say of outputs to minimize or maximize them, got {metric}: {direction}{has}"
             )
     try:
         function = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"task {name!r}: cannot import {target!r}: {error}") from error
+        raise InvalidInputError(f"task {name!r}: cannot import {target!r}: {error}") from error
     if not callable(function):
-        raise BadInput(f"task {name!r}: {target!r} is no function but a {type(function).__name__}")
+        raise InvalidInputError(f"task {name!r}: {target!r} is no function but a {type(function).__name__}")
     signature = inspect.signature(function)
     hints = _hints(function)
     parameters = tuple(_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
@@ -132,7 +132,9 @@ def load(
     for key, _ in eager:
         if key not in static:
             has = ", ".join(static) or "none"
-            raise BadInput(f"task {name!r}: eager names values of static parameters, got {key!r}; they are: {has}")
+            raise InvalidInputError(
+                f"task {name!r}: eager names values of static parameters, got {key!r}; they are: {has}"
+            )
     return Task(name, target, function, parameters, outputs, metrics, eager)
 
 
@@ -145,7 +147,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _parameter(task: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise BadInput(f"task {task!r}: every parameter must have a name of its own, not {str(parameter)!r}")
+        raise InvalidInputError(f"task {task!r}: every parameter must have a name of its own, not {str(parameter)!r}")
     if parameter.name == "seed":
         return Parameter("seed", Kind.SEED, (int,), parameter.default)
     if hint is MISSING and parameter.default not in (MISSING, None):
@@ -188,7 +190,7 @@ def infer(parameter: Parameter, value: Any) -> Parameter:
 
 
 def convert(task: Task, parameter: Parameter, value: Any) -> Any:
-    """`value` as the parameter's type. Raises BadInput that says the rule and what was given."""
+    """`value` as the parameter's type. Raises InvalidInputError that says the rule and what was given."""
     if parameter.kind is Kind.SEED:
         return _seed(task, value)
     if parameter.kind is Kind.FLOAT and not (value is None and type(None) in parameter.types):
@@ -196,9 +198,9 @@ def convert(task: Task, parameter: Parameter, value: Any) -> Any:
     return value if isinstance(value, Built) else _static(task, parameter, value)
 
 
-def refuse(task: Task, name: str, rule: str, value: Any) -> BadInput:
+def refuse(task: Task, name: str, rule: str, value: Any) -> InvalidInputError:
     """The error for a value that breaks the rule of its parameter."""
-    return BadInput(f"task {task.name!r}: {name} must be {rule}, got {_thawed(value)!r}")
+    return InvalidInputError(f"task {task.name!r}: {name} must be {rule}, got {_thawed(value)!r}")
 
 
 def _thawed(value: Any) -> Any:

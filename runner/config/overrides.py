@@ -8,7 +8,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep, Transformer
 
-from runner.errors import BadInput
+from runner.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _zips(zipped: Sequence[Any]) -> list[list[str]]:
     groups = [zipped] if zipped and all(isinstance(key, str) for key in zipped) else list(zipped)
     for keys in groups:
         if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
-            raise BadInput(f"zip takes a list of keys, or a list of such lists, got {list(zipped)}")
+            raise InvalidInputError(f"zip takes a list of keys, or a list of such lists, got {list(zipped)}")
     return [list(keys) for keys in groups]
 
 
@@ -76,7 +76,7 @@ def with_first_task(arguments: Sequence[str]) -> list[str]:
 def bundles(loader: ConfigLoader, axes: Sequence[str], zipped: Sequence[Sequence[str]] = ()) -> list[Bundle]:
     """The keys of a sweep in the order given, zipped ones in the place of their first.
 
-    Raises BadInput for a key without values, and for keys that cannot be zipped.
+    Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
     swept = {axis.key: axis for axis in (_swept(loader, override) for override in _parse(loader, axes))}
     partners: dict[str, tuple[str, ...]] = {}
@@ -97,11 +97,13 @@ def _parse(loader: ConfigLoader, overrides: Sequence[str]) -> list[Override]:
 
 def _swept(loader: ConfigLoader, override: Override) -> Swept:
     if not override.is_discrete_sweep():
-        raise BadInput(f"{override.input_line}: an interval has no values; give a list, or range(start,stop,step)")
+        raise InvalidInputError(
+            f"{override.input_line}: an interval has no values; give a list, or range(start,stop,step)"
+        )
     group = bool(loader.get_group_options(override.key_or_group))
     values = list(override.sweep_iterator(Transformer.str)) if group else _values(override)
     if not values:
-        raise BadInput(f"{override.input_line}: the sweep of {override.key_or_group!r} is empty")
+        raise InvalidInputError(f"{override.input_line}: the sweep of {override.key_or_group!r} is empty")
     element = override.get_key_element()
     key = element.lstrip("+")
     return Swept(key, element[: len(element) - len(key)], group, values)
@@ -117,7 +119,7 @@ def _values(override: Override) -> Sequence[Any]:
     values = sweep.list if isinstance(sweep, ChoiceSweep) else None
     if isinstance(sweep, RangeSweep):
         if sweep.step == 0:
-            raise BadInput(f"{override.input_line}: the step of a range cannot be 0")
+            raise InvalidInputError(f"{override.input_line}: the step of a range cannot be 0")
         values = sweep.range()
     if isinstance(values, range):
         return values
@@ -126,12 +128,12 @@ def _values(override: Override) -> Sequence[Any]:
 
 def _check_zip(keys: Sequence[str], swept: dict[str, Swept], taken: dict[str, tuple[str, ...]]) -> None:
     if len(keys) < 2:
-        raise BadInput(f"zip takes two keys or more, got {list(keys)}")
+        raise InvalidInputError(f"zip takes two keys or more, got {list(keys)}")
     for key in keys:
         if key not in swept:
-            raise BadInput(f"zip names {key!r}, which is not swept; swept are: {', '.join(swept) or 'none'}")
+            raise InvalidInputError(f"zip names {key!r}, which is not swept; swept are: {', '.join(swept) or 'none'}")
         if key in taken:
-            raise BadInput(f"zip names {key!r} twice: in {list(taken[key])} and in {list(keys)}")
+            raise InvalidInputError(f"zip names {key!r} twice: in {list(taken[key])} and in {list(keys)}")
     if len({len(swept[key].values) for key in keys}) > 1:
         lengths = ", ".join(f"{key} has {len(swept[key].values)}" for key in keys)
-        raise BadInput(f"zipped keys need as many values as one another: {lengths}")
+        raise InvalidInputError(f"zipped keys need as many values as one another: {lengths}")

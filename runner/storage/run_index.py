@@ -15,7 +15,7 @@ Values = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Part:
+class SegmentKey:
     """A segment of a product: the text of its static cells, and its traced values that no axis varies."""
 
     key: str
@@ -23,14 +23,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Extent:
+class RunIndex:
     """The runs that one call added to a study, numbered from `first`: of a product the first `stop`.
 
     Those that an earlier call had made have kept their number.
-    Part after part, within one the product of the axes, the last one fastest: the order of `runner.plan`.
+    SegmentKey after part, within one the product of the axes, the last one fastest: the order of `runner.plan`.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[SegmentKey, ...]
     axes: tuple[Values, ...]
     stop: int
     first: int = 0
@@ -80,21 +80,21 @@ def _lookup(index: Any, columns: list[np.ndarray]) -> np.ndarray:
     return index.get_indexer(pd.MultiIndex.from_arrays(columns) if len(columns) > 1 else columns[0])
 
 
-def packed(extent: Extent) -> dict[str, Any]:
+def packed(extent: RunIndex) -> dict[str, Any]:
     """The extent as JSON holds it; a million seeds are three numbers, or the bytes of their array."""
     axes = [{name: _pack(column) for name, column in axis.items()} for axis in extent.axes]
     parts = [{"key": part.key, "base": dict(part.base)} for part in extent.parts]
     return {"parts": parts, "axes": axes, "stop": extent.stop, "first": extent.first}
 
 
-def unpacked(data: Mapping[str, Any]) -> Extent:
+def unpacked(data: Mapping[str, Any]) -> RunIndex:
     """The extent that was packed."""
     axes = tuple({name: _unpack(column) for name, column in axis.items()} for axis in data["axes"])
-    parts = tuple(Part(part["key"], part["base"]) for part in data["parts"])
-    return Extent(parts, axes, data["stop"], data["first"])
+    parts = tuple(SegmentKey(part["key"], part["base"]) for part in data["parts"])
+    return RunIndex(parts, axes, data["stop"], data["first"])
 
 
-def same_product(a: Extent, b: Extent) -> bool:
+def same_product(a: RunIndex, b: RunIndex) -> bool:
     """Whether two extents are parts of the same product."""
     return {**packed(a), "stop": 0, "first": 0} == {**packed(b), "stop": 0, "first": 0}
 
@@ -125,7 +125,7 @@ def _unpack(data: Mapping[str, Any]) -> np.ndarray:
     return np.array(data["values"], dtype=dtype)
 
 
-def contains(extents: Sequence[Extent], key: str, values: Values, count: int) -> np.ndarray:
+def contains(extents: Sequence[RunIndex], key: str, values: Values, count: int) -> np.ndarray:
     """Whether each of `count` runs is in any of the extents, bool `(count,)`."""
     found = np.zeros(count, dtype=bool)
     for extent in extents:

@@ -14,24 +14,26 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from runner import extent, summary, table
-from runner.errors import BadInput
-from runner.extent import Extent
-from runner.plan import Left, Plan, Segment, Todo
-from runner.summary import Summary
-from runner.table import Columns
-from runner.task import Built, Output, Task
+from runner.errors import InvalidInputError
+from runner.execution import summary
+from runner.execution.summary import Summary
+from runner.plan.contract import Built, Output, Task
+from runner.plan.study import Left, PendingRuns, Plan, Segment
+from runner.storage import run_index as extent
+from runner.storage import table
+from runner.storage.run_index import RunIndex
+from runner.storage.table import Columns
 
 FORMAT = 2
 DECIDING = ("jax", "jaxlib", "flax")
 """Libraries whose versions may change the bits of a result."""
 NO_COLUMN = "the table has no column"
 
-Facts = Mapping[str, Any]
+Fingerprint = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Record:
+class Manifest:
     """The columns of a study's table, the facts that its rows share, and the runs that its calls added.
 
     `planned` are the rows of the table when all of them are there; `accepted` are the differences that the user
@@ -39,26 +41,26 @@ class Record:
     """
 
     columns: Columns
-    facts: Facts
-    extents: tuple[Extent, ...]
+    facts: Fingerprint
+    extents: tuple[RunIndex, ...]
     planned: int
     accepted: tuple[str, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Past:
+class SavedStudy:
     """A study as it is found: its record, if there is one, and the rows of its table; `cut` bytes were none.
 
     `begun` is the product that its last call was about, and `spans` are the runs of it that shards have made
     beyond a gap.
     """
 
-    record: Record | None
+    record: Manifest | None
     path: Path
     rows: int = 0
     cut: int = 0
-    begun: Extent | None = None
+    begun: RunIndex | None = None
     spans: tuple[range, ...] = ()
 
     def left(self, plan: Plan) -> Left | None:
@@ -76,7 +78,7 @@ class Past:
             return False
         return extent.same_product(self.begun, table.extent(plan, self.record.columns))
 
-    def todo(self, plan: Plan, numbers: range | None = None) -> Todo:
+    def todo(self, plan: Plan, numbers: range | None = None) -> PendingRuns:
         """The runs that have no row yet; to be made are those of these numbers, or all that no shard has made."""
         todo = plan.todo(self.left(plan), self.rows)
         return replace(todo, spans=[numbers] if numbers is not None else _gaps(todo.spans[0], self.spans))
@@ -95,16 +97,18 @@ def _gaps(whole: range, spans: Sequence[range]) -> list[range]:
     return [range(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]
 
 
-def past(path: Path, results: Path, *, cut: bool = True) -> Past:
-    """The study that is there. Raises BadInput for a table without a record, and for a damaged one.
+def past(path: Path, results: Path, *, cut: bool = True) -> SavedStudy:
+    """The study that is there. Raises InvalidInputError for a table without a record, and for a damaged one.
 
     Without `cut` a torn row of its table is left as it is.
     """
     record = read(path)
     if record is None:
         if results.exists():
-            raise BadInput(f"{results} is there, but {path.name} beside it is not; give the study another name")
-        return Past(None, results)
+            raise InvalidInputError(
+                f"{results} is there, but {path.name} beside it is not; give the study another name"
+            )
+        return SavedStudy(None, results)
     rows, last, torn = table.recover(results, record.columns, cut=cut)
     begun = record.extents[-1]
     extents = list(record.extents) if rows else []
@@ -113,12 +117,12 @@ def past(path: Path, results: Path, *, cut: bool = True) -> Past:
     if rows:
         place = table.place(extents[-1], record.columns, last)
         if place < 0:
-            raise BadInput(f"the last row of {results}, run {rows - 1}, is none of the study's runs")
+            raise InvalidInputError(f"the last row of {results}, run {rows - 1}, is none of the study's runs")
         extents[-1] = replace(extents[-1], stop=place + 1)
-    return Past(replace(record, extents=tuple(extents)), results, rows, torn, begun)
+    return SavedStudy(replace(record, extents=tuple(extents)), results, rows, torn, begun)
 
 
-def facts(plan: Plan, devices: Sequence[str] | None) -> Facts:
+def facts(plan: Plan, devices: Sequence[str] | None) -> Fingerprint:
     """What is in no column and yet decides a result: versions, device, lanes, code, and the values of inputs.
 
     Without `devices` the shards will tell.
@@ -178,7 +182,7 @@ def _collect(module: ModuleType, package: str, seen: dict[str, bytes]) -> None:
             _collect(used, package, seen)
 
 
-def differences(past: Past, plan: Plan, facts: Facts) -> list[str]:
+def differences(past: SavedStudy, plan: Plan, facts: Fingerprint) -> list[str]:
     """Where a call contradicts what is there, each with both sides."""
     if past.record is None:
         return []
@@ -188,32 +192,34 @@ def differences(past: Past, plan: Plan, facts: Facts) -> list[str]:
     return [*found, *([f"{NO_COLUMN} {', '.join(missing)}; it has: {', '.join(has)}"] if missing else [])]
 
 
-def accepted(past: Past, facts: Facts, found: Sequence[str], *, accept: bool) -> Past:
-    """The study with its differences taken into the bargain. Raises BadInput where they are not, or cannot be."""
+def accepted(past: SavedStudy, facts: Fingerprint, found: Sequence[str], *, accept: bool) -> SavedStudy:
+    """The study with its differences taken into the bargain. Raises InvalidInputError where they are not, or cannot be."""
     assert past.record is not None
     can_accept = not any(line.startswith(NO_COLUMN) for line in found)
     if not (accept and can_accept):
         ways = ["study=…", "on_mismatch=fork", *(["on_mismatch=accept"] if can_accept else []), "overwrite=true"]
-        raise BadInput(f"{past.path.parent} is another study: {'; '.join(found)}. Ways out: {', '.join(ways)}")
+        raise InvalidInputError(f"{past.path.parent} is another study: {'; '.join(found)}. Ways out: {', '.join(ways)}")
     record = replace(past.record, facts={**past.record.facts, **facts}, accepted=(*past.record.accepted, *found))
     return replace(past, record=record)
 
 
-def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], facts: Facts) -> Record:
+def extended(past: SavedStudy, plan: Plan, missing: int, outputs: Sequence[Output], facts: Fingerprint) -> Manifest:
     """The record with the missing runs of one more call.
 
-    The same product again takes the place of its unfinished self. Raises BadInput where the table has no
+    The same product again takes the place of its unfinished self. Raises InvalidInputError where the table has no
     column for an output, or one of another kind.
     """
     before, planned = past.record, past.rows + missing
     metrics = dict(pair for segment in plan.study.segments for pair in segment.task.metrics)
     if before is None:
         columns = table.columns(table.parameters(plan), outputs)
-        return Record(columns, facts, (table.extent(plan, columns),), planned, metrics=metrics)
+        return Manifest(columns, facts, (table.extent(plan, columns),), planned, metrics=metrics)
     has = [output.name for output in before.columns.outputs]
     for output in outputs:
         if output.name not in has:
-            raise BadInput(f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name")
+            raise InvalidInputError(
+                f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name"
+            )
     table.check_words(before.columns, outputs)
     added = replace(table.extent(plan, before.columns), first=past.rows)
     if before.extents and extent.same_product(last := before.extents[-1], added):
@@ -224,7 +230,7 @@ def extended(past: Past, plan: Plan, missing: int, outputs: Sequence[Output], fa
     return replace(before, facts=facts, metrics=metrics, extents=extents, planned=planned)
 
 
-def text(record: Record) -> str:
+def text(record: Manifest) -> str:
     """`study.json`."""
     outputs = [{"name": o.name, "shape": list(o.shape), "dtype": o.dtype.name} for o in record.columns.outputs]
     data = {
@@ -239,28 +245,28 @@ def text(record: Record) -> str:
     return json.dumps(data, indent=1) + "\n"
 
 
-def read(path: Path) -> Record | None:
-    """The record of a study, or None where there is no study yet. Raises BadInput for what is no record."""
+def read(path: Path) -> Manifest | None:
+    """The record of a study, or None where there is no study yet. Raises InvalidInputError for what is no record."""
     if not path.exists():
         return None
     try:
         data = json.loads(path.read_text())
         if data["format"] != FORMAT:
-            raise BadInput(f"{path} has format {data['format']}; this version of Seedbed reads {FORMAT}")
+            raise InvalidInputError(f"{path} has format {data['format']}; this version of Seedbed reads {FORMAT}")
         outputs = [Output(o["name"], tuple(o["shape"]), _dtype(o["dtype"])) for o in data["columns"]["outputs"]]
         columns = Columns(data["columns"]["parameters"], tuple(outputs))
         extents = tuple(extent.unpacked(each) for each in data["extents"])
         known = data["facts"], extents, data["planned"], tuple(data["accepted"])
-        return Record(columns, *known, metrics=data.get("metrics", {}))
+        return Manifest(columns, *known, metrics=data.get("metrics", {}))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} is damaged ({error}); move the folder away, or give another name") from error
+        raise InvalidInputError(f"{path} is damaged ({error}); move the folder away, or give another name") from error
 
 
-def required(path: Path) -> Record:
-    """The record of a study that must be there. Raises BadInput if it is not."""
+def required(path: Path) -> Manifest:
+    """The record of a study that must be there. Raises InvalidInputError if it is not."""
     record = read(path)
     if record is None:
-        raise BadInput(f"{path.parent} holds no study: there is no {path.name}")
+        raise InvalidInputError(f"{path.parent} holds no study: there is no {path.name}")
     return record
 
 

@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from runner import program
-from runner.errors import BadInput
-from runner.inputs import Input
-from runner.plan import Block, Plan
-from runner.program import Program, Traced
-from runner.task import Output
+from runner.errors import InvalidInputError
+from runner.plan.contract import Output
+from runner.plan.inputs import Input
+from runner.plan.study import Block, Plan
+from runner.program import programs as program
+from runner.program.programs import Program, Traced
 
 REFUSED_BLOCK = 65536
 """Runs in a block of a group that cannot be built: only their rows are written."""
@@ -56,17 +56,19 @@ def trace(plan: Plan, missing: Sequence[int]) -> Groups:
         segment = plan.study.segments[members[0]]
         try:
             groups[signature] = program.trace(segment, lanes=plan.study.lanes, block=plan.study.block)
-        except BadInput as refusal:
+        except InvalidInputError as refusal:
             groups[signature] = str(refusal)
     return groups
 
 
 def check(groups: Groups) -> None:
-    """Raises BadInput if there are groups, and none of them can be built."""
+    """Raises InvalidInputError if there are groups, and none of them can be built."""
     refusals = [group for group in groups.values() if isinstance(group, str)]
     if groups and len(refusals) == len(groups):
         others = len(refusals) - 1
-        raise BadInput(refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""))
+        raise InvalidInputError(
+            refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else "")
+        )
 
 
 def outputs(groups: Groups) -> list[Output]:
@@ -123,14 +125,14 @@ def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Call
     try:
         made = compiled[segment.signature]
         if isinstance(made, str):
-            raise BadInput(made)
+            raise InvalidInputError(made)
         executable, started = made.result(), time.perf_counter()
         inputs = {name: put(value) for name, value in segment.inputs.items()}
         scalars = plan.traced(block.segment, block.places)
         executable, outputs = _fitting(executable, len(block), scalars, inputs)
         if executable is not made.result():
             compiled[segment.signature] = _done(executable)
-    except BadInput as refusal:
+    except InvalidInputError as refusal:
         reason = str(refusal)
     except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
         reason = program.reason(error)
@@ -164,7 +166,7 @@ def _fitting(
 ) -> tuple[Program, dict[str, np.ndarray]]:
     """The outputs of some runs, by a program of half the capacity as often as the device's memory asks for it.
 
-    The lanes stay as they are, for the bits depend on them. Raises BadInput where those alone do not fit.
+    The lanes stay as they are, for the bits depend on them. Raises InvalidInputError where those alone do not fit.
     """
     try:
         size = executable.traced.capacity
@@ -174,12 +176,12 @@ def _fitting(
             for cut in cuts
         ]
         return executable, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    except program.OutOfMemory as error:
+    except program.OutOfMemoryError as error:
         smaller = program.halved(executable)
         if smaller is None:
             lanes = executable.traced.lanes
             wanted = f"{executable.bytes:,} bytes for {lanes} {'run' if lanes == 1 else 'runs at once'}"
-            raise BadInput(f"the device's memory cannot hold {wanted}: {program.reason(error)}") from error
+            raise InvalidInputError(f"the device's memory cannot hold {wanted}: {program.reason(error)}") from error
         return _fitting(smaller, count, scalars, inputs)
 
 

@@ -18,12 +18,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from runner import extent, inputs, sweep
-from runner import task as tasks
-from runner.errors import BadInput
-from runner.plan import Axis, Segment, Study, scalar_dtype
-from runner.sweep import Bundle, Swept
-from runner.task import Built, Kind, Parameter, Task
+from runner.config import overrides as sweep
+from runner.config.overrides import Bundle, Swept
+from runner.errors import InvalidInputError
+from runner.plan import contract as tasks
+from runner.plan import inputs
+from runner.plan.contract import Built, Kind, Parameter, Task
+from runner.plan.study import Axis, Segment, Study, scalar_dtype
+from runner.storage import run_index as extent
 
 SETTINGS = ("task", "sweep", "study", "lanes", "block", "threads", "dry_run", "on_mismatch", "overwrite", "report")
 """Top-level keys that belong to the runner; every other one is a parameter of the task."""
@@ -36,7 +38,7 @@ def read(config: DictConfig) -> Study:
     """The study that a composed config describes, its sweep multiplied out as far as configs differ.
 
     Keys that reach the program as traced scalars become axes, whatever their number of values; each
-    combination of the others is composed, read and checked on its own. Raises BadInput for what the task
+    combination of the others is composed, read and checked on its own. Raises InvalidInputError for what the task
     cannot take; errors of Hydra and OmegaConf pass.
     """
     keys = sweep.bundles(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
@@ -64,12 +66,12 @@ class Policy:
 
 
 def policy(config: DictConfig) -> Policy:
-    """The policy of a call. Raises BadInput for what is none."""
+    """The policy of a call. Raises InvalidInputError for what is none."""
     for name in ("dry_run", "overwrite", "report"):
         if not isinstance(config[name], bool):
-            raise BadInput(f"{name} must be true or false, got {config[name]!r}")
+            raise InvalidInputError(f"{name} must be true or false, got {config[name]!r}")
     if config.on_mismatch not in ("refuse", "fork", "accept"):
-        raise BadInput(f"on_mismatch must be refuse, fork or accept, got {config.on_mismatch!r}")
+        raise InvalidInputError(f"on_mismatch must be refuse, fork or accept, got {config.on_mismatch!r}")
     return Policy(config.dry_run, config.overwrite, config.on_mismatch, config.report)
 
 
@@ -122,7 +124,7 @@ def _compose(config: DictConfig, picks: Picks) -> DictConfig:
     known = {line.split("=")[0].lstrip("+") for line in [*fixed, *lines, *config.sweep.axes]}
     own = [key for key in composed.hydra.sweeper.get("params") or () if key.lstrip("+") not in known]
     if own:
-        raise BadInput(
+        raise InvalidInputError(
             f"{' '.join(lines)} brings a sweep of its own, over {', '.join(own)}; run it as a study of its own"
         )
     return composed
@@ -131,7 +133,7 @@ def _compose(config: DictConfig, picks: Picks) -> DictConfig:
 def _task(config: DictConfig) -> Task:
     declared = OmegaConf.to_container(config.task, resolve=True)
     if not isinstance(declared, dict) or not declared.get("_target_"):
-        raise BadInput("task has no _target_, the dotted path of its function")
+        raise InvalidInputError("task has no _target_, the dotted path of its function")
     name = str(declared.get("name") or declared["_target_"])
     outputs = declared.get("outputs") or ()
     outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
@@ -146,7 +148,7 @@ def _task(config: DictConfig) -> Task:
 def _pairs(task: str, declared: Mapping[Any, Any], name: str, example: str) -> tuple[tuple[str, Any], ...]:
     given = declared.get(name) or {}
     if not isinstance(given, Mapping):
-        raise BadInput(f"task {task!r}: {name} must be a mapping such as {example}, got {given!r}")
+        raise InvalidInputError(f"task {task!r}: {name} must be a mapping such as {example}, got {given!r}")
     return tuple((str(key), value) for key, value in given.items())
 
 
@@ -155,14 +157,16 @@ def _check_names(task: Task, config: DictConfig) -> None:
     has = ", ".join(task.names) or "none"
     for name in config:
         if name not in (*SETTINGS, "hydra", *task.names):
-            raise BadInput(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
+            raise InvalidInputError(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
     for parameter in task.parameters:
         if parameter.name in SETTINGS:
-            raise BadInput(f"task {task.name!r}: {parameter.name!r} is a setting of the runner; rename the parameter")
+            raise InvalidInputError(
+                f"task {task.name!r}: {parameter.name!r} is a setting of the runner; rename the parameter"
+            )
         if OmegaConf.is_missing(config, parameter.name) or (
             parameter.name not in config and parameter.default is tasks.MISSING
         ):
-            raise BadInput(f"task {task.name!r}: {parameter.name} has no value; the task has: {has}")
+            raise InvalidInputError(f"task {task.name!r}: {parameter.name} has no value; the task has: {has}")
 
 
 def _is_traced(key: Swept, base: Base) -> bool:
@@ -244,7 +248,7 @@ def _updated(config: DictConfig, picks: Sequence[tuple[Swept, Any]]) -> DictConf
         try:
             OmegaConf.update(copy, key.key, value, merge=True, force_add=bool(key.prefix))
         except OmegaConfBaseException as error:
-            raise BadInput(f"{key.key}={value}: {str(error).splitlines()[0]}") from error
+            raise InvalidInputError(f"{key.key}={value}: {str(error).splitlines()[0]}") from error
     return copy
 
 
@@ -286,7 +290,7 @@ def _limit(config: DictConfig, name: str) -> int | None:
         return None
     number = tasks.whole(value)
     if number is None or number < 1:
-        raise BadInput(f"{name} must be auto or a positive integer, got {value!r}")
+        raise InvalidInputError(f"{name} must be auto or a positive integer, got {value!r}")
     return number
 
 

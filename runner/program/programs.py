@@ -28,10 +28,10 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from runner import inputs as arrays
-from runner.errors import BadInput
-from runner.plan import Segment, scalar_dtype
-from runner.task import Built, Output, Task
+from runner.errors import InvalidInputError
+from runner.plan import inputs as arrays
+from runner.plan.contract import Built, Output, Task
+from runner.plan.study import Segment, scalar_dtype
 
 MAX_LANES = 64
 """On two CPU cores nothing was gained from more; see benchmarks/."""
@@ -80,7 +80,7 @@ class Program:
 def trace(segment: Segment, *, lanes: int | None = None, block: int | None = None) -> Traced:
     """Traces the segment's task once on abstract values.
 
-    Raises BadInput, naming the values, where the task refuses them or returns what is no array.
+    Raises InvalidInputError, naming the values, where the task refuses them or returns what is no array.
     """
     task = segment.task
     scalars = {name: jax.ShapeDtypeStruct((), scalar_dtype(task, name)) for name in segment.traced}
@@ -101,7 +101,7 @@ def trace(segment: Segment, *, lanes: int | None = None, block: int | None = Non
     try:
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
-        raise BadInput(f"{_values(segment)}: {reason(error)}") from error
+        raise InvalidInputError(f"{_values(segment)}: {reason(error)}") from error
     outputs = _outputs(task, traced.out_info)
     jaxpr = traced.jaxpr.jaxpr
     lanes = 1 if eager else lanes or _power(LANES_BYTES // max(1, _live_bytes(jaxpr)), MAX_LANES)
@@ -300,7 +300,7 @@ def _program_bytes(executable: Any) -> int:
 def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> dict[str, np.ndarray]:
     """The outputs `(n, …)` of n runs with scalars `(n,)`; n is at most the program's capacity.
 
-    Words are objects: strings, and None where a code is the place of none. Raises OutOfMemory where the device has
+    Words are objects: strings, and None where a code is the place of none. Raises OutOfMemoryError where the device has
     no room.
 
     Rows beyond n repeat the last run: a lane that no run needs must not be the one whose loop never ends.
@@ -312,7 +312,7 @@ def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Ar
         fetched = {output: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise OutOfMemory(str(error)) from error
+            raise OutOfMemoryError(str(error)) from error
         raise
     return {output.name: _said(output, v) if output.is_word else v for output, v in fetched.items()}
 
@@ -323,7 +323,7 @@ def _said(output: Output, codes: np.ndarray) -> np.ndarray:
     return np.array([*output.words, None], dtype=object)[np.where(known, codes, -1)]
 
 
-class OutOfMemory(Exception):
+class OutOfMemoryError(Exception):
     """The device has no room for a program's arrays."""
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from runner.errors import BadInput, StudyFailed
+from runner.errors import InvalidInputError, StudyFailedError
 
 LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
 
@@ -102,17 +102,17 @@ def _shortest(path: Path) -> str:
 def held(folder: Folder) -> Iterator[None]:
     """Keeps other processes off the study. The system lets go of the lock when its holder ends, however it ends.
 
-    Raises BadInput that says who holds it, be it a shard that outlived the call it belongs to.
+    Raises InvalidInputError that says who holds it, be it a shard that outlived the call it belongs to.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise BadInput(f"{folder.path} is in use by {_holder(folder)}") from error
+        raise InvalidInputError(f"{folder.path} is in use by {_holder(folder)}") from error
     try:
         if shards := [part for part in folder.parts if in_use(part)]:
-            raise BadInput(f"{folder.path} is in use by a shard, {_holder(shards[0])}")
+            raise InvalidInputError(f"{folder.path} is in use by a shard, {_holder(shards[0])}")
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write(folder.holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
         yield
@@ -169,7 +169,7 @@ def _free(path: Path, word: str) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a record whole: to a temporary name, then renamed. Raises StudyFailed if the disk refuses."""
+    """Writes a record whole: to a temporary name, then renamed. Raises StudyFailedError if the disk refuses."""
     name = None
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -182,7 +182,7 @@ def write(path: Path, text: str) -> None:
     except OSError as error:
         if name is not None:
             Path(name).unlink(missing_ok=True)
-        raise StudyFailed(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
+        raise StudyFailedError(f"cannot write {path}: {error.strerror}; the same command goes on from there") from error
 
 
 def environment(devices: Iterable[str]) -> dict[str, Any]:

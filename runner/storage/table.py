@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from runner.errors import BadInput, StudyFailed
-from runner.extent import Extent, Part
-from runner.plan import Block, Plan, Segment, scalar_dtype
-from runner.task import Built, Output
+from runner.errors import InvalidInputError, StudyFailedError
+from runner.plan.contract import Built, Output
+from runner.plan.study import Block, Plan, Segment, scalar_dtype
+from runner.storage.run_index import RunIndex, SegmentKey
 
 SYNC_SECONDS = 1.0
 """Rows reach the disk at least this often: what a power cut may cost."""
@@ -70,24 +70,24 @@ def parameters(plan: Plan) -> dict[str, str]:
 
 
 def columns(parameters: Mapping[str, str], outputs: Sequence[Output]) -> Columns:
-    """The columns of a table. Raises BadInput where two of them share a name, or one would hold words and numbers."""
+    """The columns of a table. Raises InvalidInputError where two of them share a name, or one would hold words and numbers."""
     made = Columns(parameters, tuple({output.name: output for output in outputs}.values()))
     check_words(made, outputs)
     twice = [name for name in made.names if made.names.count(name) > 1]
     if twice:
-        raise BadInput(
+        raise InvalidInputError(
             f"two columns of the table would be named {twice[0]!r}; the columns are: {', '.join(made.names)}"
         )
     return made
 
 
 def check_words(columns: Columns, outputs: Sequence[Output]) -> None:
-    """Raises BadInput for an output that is a word where its column holds numbers, or the other way round."""
+    """Raises InvalidInputError for an output that is a word where its column holds numbers, or the other way round."""
     words = {output.name: output.is_word for output in columns.outputs}
     for output in outputs:
         if output.is_word != words[output.name]:
             has, given = ("words", "numbers") if words[output.name] else ("numbers", "words")
-            raise BadInput(f"the column {output.name!r} holds {has}, not also {given}; give another name")
+            raise InvalidInputError(f"the column {output.name!r} holds {has}, not also {given}; give another name")
 
 
 def _type(segment: Segment, column: str) -> str:
@@ -128,14 +128,14 @@ def _static_cells(segment: Segment, columns: Columns) -> dict[str, Any]:
     return {name: cell(segment, name) for name in ("task", *columns.parameters) if name not in segment.traced}
 
 
-def extent(plan: Plan, columns: Columns) -> Extent:
+def extent(plan: Plan, columns: Columns) -> RunIndex:
     """The plan as its rows are told apart in the table."""
     varying = {name for axis in plan.study.axes for name in axis.columns}
     parts = []
     for segment in plan.study.segments:
         base = {name: value for name, value in segment.traced.items() if name not in varying}
-        parts.append(Part(_key(_static_cells(segment, columns)), base))
-    return Extent(tuple(parts), tuple(axis.columns for axis in plan.study.axes), plan.runs)
+        parts.append(SegmentKey(_key(_static_cells(segment, columns)), base))
+    return RunIndex(tuple(parts), tuple(axis.columns for axis in plan.study.axes), plan.runs)
 
 
 def _key(cells: Mapping[str, Any]) -> str:
@@ -208,7 +208,7 @@ def _status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
 def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
     """The function that appends rows to the table, which is made where there is none.
 
-    All is on disk when the block ends. Raises StudyFailed if the disk refuses.
+    All is on disk when the block ends. Raises StudyFailedError if the disk refuses.
     """
     synced = time.monotonic()
 
@@ -232,7 +232,7 @@ def appending(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
             yield append
             sync()
     except OSError as error:
-        raise StudyFailed(
+        raise StudyFailedError(
             f"cannot go on writing {path}: {error.strerror}; the same command goes on from there"
         ) from error
 
@@ -241,7 +241,7 @@ def recover(path: Path, columns: Columns, *, cut: bool = True) -> tuple[int, dic
     """Cuts a table back to its last whole row: the rows, the last one's cells, and the bytes that were cut.
 
     A write that was torn leaves half a line, or zeros where the disk was given space but no content. Without
-    `cut` the table of another process is only looked at. Raises BadInput if it is not that of these columns.
+    `cut` the table of another process is only looked at. Raises InvalidInputError if it is not that of these columns.
     """
     if not path.exists():
         return 0, {}, 0
@@ -249,7 +249,9 @@ def recover(path: Path, columns: Columns, *, cut: bool = True) -> tuple[int, dic
         size = os.fstat(file.fileno()).st_size
         end, last = _whole(file, size) if size else (0, b"")
         if end and file.read(len(columns.header)) != columns.header:
-            raise BadInput(f"{path} does not begin with the columns of this study: {columns.header.decode().strip()}")
+            raise InvalidInputError(
+                f"{path} does not begin with the columns of this study: {columns.header.decode().strip()}"
+            )
         if cut and end < size:
             file.truncate(end)
             os.fsync(file.fileno())
@@ -259,7 +261,7 @@ def recover(path: Path, columns: Columns, *, cut: bool = True) -> tuple[int, dic
     if end == 0:
         return 0, {}, size
     if len(cells) != len(columns.names) or not cells["run"].isdigit():
-        raise BadInput(f"{path} does not end as a table of this study does: {last[:60].decode()!r}")
+        raise InvalidInputError(f"{path} does not end as a table of this study does: {last[:60].decode()!r}")
     return int(cells["run"]) + 1, cells, size - end
 
 
@@ -297,7 +299,7 @@ def take_in(path: Path, part: Path, columns: Columns, rows: int, skip: int) -> N
             append(content)
 
 
-def place(extent: Extent, columns: Columns, cells: Mapping[str, str]) -> int:
+def place(extent: RunIndex, columns: Columns, cells: Mapping[str, str]) -> int:
     """The place of a row in an extent, by the text of its cells; -1 if it is not in it."""
     return int(extent.find(*_run(columns, cells), 1)[0])
 
@@ -369,7 +371,7 @@ class Coded:
 def coded(path: Path, columns: Columns, outputs: Sequence[str]) -> Iterator[Coded]:
     """The table in batches of rows, with the chosen outputs only: memory does not grow with the others.
 
-    Raises BadInput where the table is damaged, with the words of the reader, which tell the row.
+    Raises InvalidInputError where the table is damaged, with the words of the reader, which tell the row.
     """
     static = [name for name in ("task", *columns.parameters) if name != "seed"]
     shapes = {output.name: output.shape for output in columns.outputs}
@@ -391,7 +393,9 @@ def coded(path: Path, columns: Columns, outputs: Sequence[str]) -> Iterator[Code
             for batch in reader:
                 yield _coded(batch, static, outputs, shapes)
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(f"{path} cannot be read: {error}. The study's own command cuts a torn tail off") from error
+        raise InvalidInputError(
+            f"{path} cannot be read: {error}. The study's own command cuts a torn tail off"
+        ) from error
 
 
 def _coded(batch: Any, static: Sequence[str], outputs: Sequence[str], shapes: Mapping[str, Any]) -> Coded:

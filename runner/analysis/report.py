@@ -14,10 +14,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from runner import compare, figures, record, study, table
+from runner import compare
+from runner.analysis import figures
+from runner.analysis.load import FAILED, NONFINITE
 from runner.compare import Comparison
-from runner.runs import FAILED, NONFINITE
-from runner.study import Folder
+from runner.storage import folder as study
+from runner.storage import manifest as record
+from runner.storage import table
+from runner.storage.folder import Folder
 
 MOST_ROWS = 500
 """Rows of a table in the page; all are in `--csv`."""
@@ -158,7 +162,7 @@ GLOSSARY = (
 
 
 def write(made: Comparison, path: Path) -> Path:
-    """Writes the page, and tells where. Raises StudyFailed if the disk refuses."""
+    """Writes the page, and tells where. Raises StudyFailedError if the disk refuses."""
     study.write(path, page(made))
     return path
 

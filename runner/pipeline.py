@@ -17,19 +17,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import config as configs
-from runner import interrupt, shards, study
-from runner.config import Policy
-from runner.errors import BadInput, Stopped, StudyFailed
-from runner.plan import Plan
-from runner.shards import Shards
-from runner.study import Folder
+from runner.config import compose as configs
+from runner.config.compose import Policy
+from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
+from runner.execution import shards
+from runner.execution import signals as interrupt
+from runner.execution.shards import Shards
+from runner.plan.study import Plan
+from runner.storage import folder as study
+from runner.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from runner.ledger import Ledger
-    from runner.record import Facts, Past
-    from runner.summary import Summary
-    from runner.table import Columns
+    from runner.execution.schedule import Schedule
+    from runner.execution.summary import Summary
+    from runner.storage.manifest import Fingerprint, SavedStudy
+    from runner.storage.table import Columns
 
 FULL_ERROR = "SEEDBED_FULL_ERROR"
 """Where `main` keeps what the user asked for by `HYDRA_FULL_ERROR`."""
@@ -49,7 +51,7 @@ def run(config: DictConfig, launcher: Shards | None = None) -> None:
             run_shard(plan, folder, policy, numbers, partial(shards.is_alone, config))
         else:
             run_study(plan, folder, policy, written, launcher)
-    except (BadInput, StudyFailed, Stopped) as error:
+    except (InvalidInputError, StudyFailedError, StudyInterruptedError) as error:
         if hydra_config.mode is RunMode.RUN:
             leave(error)  # Hydra would put a line about its job before the message
         raise
@@ -59,7 +61,7 @@ def run(config: DictConfig, launcher: Shards | None = None) -> None:
 
 def run_shard(plan: Plan, folder: Folder, policy: Policy, numbers: range, is_alone: Callable[[], bool]) -> None:
     """The way of a shard, in a process of the launcher: the runs of these numbers into a part of the study."""
-    from runner import program  # JAX, only from here on
+    from runner.program import programs as program
 
     program.use_cache()
     with interrupt.requests() as asked:
@@ -78,10 +80,13 @@ def run_study(
 ) -> None:
     """The way of a study: what is there is read, what is missing is run, and all of it is summed up.
 
-    Raises BadInput where the study cannot be begun, StudyFailed where runs are left without a result, Stopped
+    Raises InvalidInputError where the study cannot be begun, StudyFailedError where runs are left without a result, StudyInterruptedError
     where a signal ended it.
     """
-    from runner import console, parts, program, record
+    from runner import terminal as console
+    from runner.program import programs as program
+    from runner.storage import manifest as record
+    from runner.storage import merge as parts
 
     program.use_cache()
     if elsewhere(launcher):
@@ -91,7 +96,7 @@ def run_study(
             console.say(f"the study that was there is in {aside} now")
         past = parts.past(folder)
         if past.spans and not past.is_begun(plan):
-            raise BadInput(_unfinished(folder, past))
+            raise InvalidInputError(_unfinished(folder, past))
         facts = record.facts(plan, None if elsewhere(launcher) else program.devices())
         if found := record.differences(past, plan, facts):
             if policy.on_mismatch == "fork":
@@ -111,22 +116,28 @@ def elsewhere(launcher: Shards | None) -> bool:
     return launcher is not None and not launcher.is_here
 
 
-def _unfinished(folder: Folder, past: "Past") -> str:
+def _unfinished(folder: Folder, past: "SavedStudy") -> str:
     runs = f"{sum(map(len, past.spans)):,} runs of another sweep, beyond others that a shard has lost"
     return f"{folder.path} has {runs}; finish it first: {study.command(folder)}. Or: study=…, overwrite=true"
 
 
 def run_missing(
     plan: Plan,
-    past: "Past",
-    facts: "Facts",
+    past: "SavedStudy",
+    facts: "Fingerprint",
     folder: Folder,
     policy: Policy,
     written: dict[str, str],
     launcher: Shards | None,
 ) -> None:
     """Traces, compiles and runs what the table lacks of a plan; a dry run shows the plan."""
-    from runner import console, execute, ledger, parts, program, record, summary, work
+    from runner import terminal as console
+    from runner.execution import blocks as execute
+    from runner.execution import schedule as ledger
+    from runner.execution import summary, work
+    from runner.program import programs as program
+    from runner.storage import manifest as record
+    from runner.storage import merge as parts
 
     books = work.opened(plan, todo := past.todo(plan), is_begun=past.is_begun(plan))
     if policy.dry_run:
@@ -150,20 +161,24 @@ def run_missing(
     console.print_results(plan, totals, last)
     console.say(f"{console.runs(plan.runs)} in {folder.shown}{already}")
     if policy.report:
-        from runner import compare, report
+        from runner import compare
+        from runner.analysis import report
 
         console.say(f"the report is {report.write(compare.compare([folder.path]), folder.report)}")
     elif plan.runs > 1:
         console.say(f"compared across seeds: python -m runner.compare {folder.shown_path}")
     if problem:
-        raise StudyFailed(problem)
+        raise StudyFailedError(problem)
 
 
 def run_blocks(
-    books: "Ledger", columns: "Columns", folder: Folder, totals: "Summary"
+    books: "Schedule", columns: "Columns", folder: Folder, totals: "Summary"
 ) -> tuple["Summary", Mapping[str, Any] | None, str | None]:
     """Runs what is missing and appends it to the table: the totals, the last outputs, and what went wrong."""
-    from runner import console, ledger, program, summary, work
+    from runner import terminal as console
+    from runner.execution import schedule as ledger
+    from runner.execution import summary, work
+    from runner.program import programs as program
 
     plan, last = books.plan, None
     with interrupt.requests() as stop, console.progress(books.missing) as advance:
@@ -174,19 +189,22 @@ def run_blocks(
         number = stop()
     study.write(folder.programs, ledger.text(books, program.devices()))
     if books.runs < books.missing and number:
-        raise Stopped(number, _stopped(books.runs, books.missing, folder))
+        raise StudyInterruptedError(number, _stopped(books.runs, books.missing, folder))
     return totals, last, _failed(books.failed, plan.runs, books.reasons)
 
 
 def run_parts(
-    books: "Ledger", folder: Folder, policy: Policy, launcher: Shards | None, totals: "Summary"
+    books: "Schedule", folder: Folder, policy: Policy, launcher: Shards | None, totals: "Summary"
 ) -> tuple["Summary | None", str | None]:
     """Shares out what is missing over shards, and lets the table take in what they made.
 
     Without a launcher it makes the parts itself: what lies between those that are there. Returns the totals, if
     every shard can tell its own, and what went wrong.
     """
-    from runner import console, ledger, parts, program
+    from runner import terminal as console
+    from runner.execution import schedule as ledger
+    from runner.program import programs as program
+    from runner.storage import merge as parts
 
     plan, spans, problems = books.plan, books.todo.spans, []
     for old in (folder.programs, folder.end):
@@ -206,7 +224,7 @@ def run_parts(
     left = sum(map(len, parts.past(folder).todo(plan).spans))
     made = books.missing - left
     if left and number:
-        raise Stopped(number, _stopped(made, books.missing, folder))
+        raise StudyInterruptedError(number, _stopped(made, books.missing, folder))
     if left:
         why = f": {problems[0]}" if problems else ""
         return None, f"{left:,} of {books.missing:,} runs are missing{why}; {goes_on(folder)}"
@@ -238,7 +256,7 @@ def leave(error: Exception) -> NoReturn:
 
 
 def _status(error: Exception) -> int:
-    if isinstance(error, Stopped):
+    if isinstance(error, StudyInterruptedError):
         return 128 + error.number
-    asked_wrongly = BadInput, HydraException, OmegaConfBaseException, NotADirectoryError, IsADirectoryError
+    asked_wrongly = InvalidInputError, HydraException, OmegaConfBaseException, NotADirectoryError, IsADirectoryError
     return 2 if isinstance(error, asked_wrongly) else 1

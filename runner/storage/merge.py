@@ -7,17 +7,21 @@ import json
 import shutil
 from dataclasses import replace
 
-from runner import ledger, record, study, summary, table
-from runner.record import Facts, Past, Record
-from runner.study import Folder
-from runner.summary import Summary
+from runner.execution import schedule as ledger
+from runner.execution import summary
+from runner.execution.summary import Summary
+from runner.storage import folder as study
+from runner.storage import manifest as record
+from runner.storage import table
+from runner.storage.folder import Folder
+from runner.storage.manifest import Fingerprint, Manifest, SavedStudy
 
 
-def past(folder: Folder) -> Past:
+def past(folder: Folder) -> SavedStudy:
     """The study that is there, after its table has taken in the parts that follow on its rows.
 
     A table is appended to before its part is removed, and a row that it has is not taken in again: whenever this
-    is interrupted, the next call ends with the same bytes. Raises BadInput as `record.past` does, and StudyFailed
+    is interrupted, the next call ends with the same bytes. Raises InvalidInputError as `record.past` does, and StudyFailedError
     where the disk refuses.
     """
     known = record.read(folder.record)
@@ -38,7 +42,7 @@ def past(folder: Folder) -> Past:
     return replace(after, cut=before.cut + torn, spans=tuple(numbers for _, numbers in parts))
 
 
-def _recovered(folder: Folder, known: Record) -> tuple[list[tuple[Folder, range]], int]:
+def _recovered(folder: Folder, known: Manifest) -> tuple[list[tuple[Folder, range]], int]:
     """The parts that no shard holds with the numbers of their runs, and the bytes that were no whole row."""
     found, torn = [], 0
     for part in folder.parts:
@@ -76,7 +80,7 @@ def _remove(part: Folder, folder: Folder) -> None:
         shutil.rmtree(part.path.parent)
 
 
-def with_facts(known: Record, parts: list[Folder]) -> Record:
+def with_facts(known: Manifest, parts: list[Folder]) -> Manifest:
     """The record with the facts that shards have found where they ran, and with what was accepted there."""
     facts, accepted = dict(known.facts), list(known.accepted)
     for part in parts:
@@ -87,6 +91,6 @@ def with_facts(known: Record, parts: list[Folder]) -> Record:
     return replace(known, facts=facts, accepted=tuple(accepted))
 
 
-def write_facts(part: Folder, facts: Facts, accepted: list[str]) -> None:
+def write_facts(part: Folder, facts: Fingerprint, accepted: list[str]) -> None:
     """Writes a part's `facts.json`."""
     study.write(part.facts, json.dumps({"facts": dict(facts), "accepted": accepted}, indent=1) + "\n")

@@ -12,8 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from runner import compare, record, statistics, table
+from runner import compare
+from runner.analysis import statistics
 from runner.compare import Comparison
+from runner.storage import manifest as record
+from runner.storage import table
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by the colour-blind, and in print together with the markers (Okabe and Ito, 2008)."""

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner import record, table
-from runner.errors import BadInput
-from runner.extent import Extent
-from runner.record import Record
-from runner.study import Folder
-from runner.task import Output
+from runner.errors import InvalidInputError
+from runner.plan.contract import Output
+from runner.storage import manifest as record
+from runner.storage import table
+from runner.storage.folder import Folder
+from runner.storage.manifest import Manifest
+from runner.storage.run_index import RunIndex
 
 OK, NONFINITE, FAILED = 0, 1, 2
 _STATUS = {b"ok": OK, b"nonfinite": NONFINITE, b"failed": FAILED}
@@ -66,7 +67,7 @@ class _Study:
     """The columns of one table: codes into the texts of all studies."""
 
     folder: Folder
-    known: Record
+    known: Manifest
     codes: Mapping[str, np.ndarray]
     seed: np.ndarray
     status: np.ndarray
@@ -88,7 +89,7 @@ def load(
     `metrics` and `by` are names; where None, all numbers, or else the means of the arrays, and all axes that vary.
     `keep` is an expression of pandas.
 
-    Raises BadInput for a folder without a study, a damaged table, an unknown metric or axis, and a filter that
+    Raises InvalidInputError for a folder without a study, a damaged table, an unknown metric or axis, and a filter that
     cannot be evaluated or keeps nothing.
     """
     places = [Folder(Path(folder)) for folder in folders]
@@ -100,7 +101,7 @@ def load(
     seed, status = (np.concatenate([getattr(study, name) for study in studies]) for name in ("seed", "status"))
     values = {name: np.concatenate([study.values[name] for study in studies]) for name in chosen}
     if not len(seed):
-        raise BadInput(f"{' and '.join(str(folder.path) for folder in places)}: no run is done yet")
+        raise InvalidInputError(f"{' and '.join(str(folder.path) for folder in places)}: no run is done yet")
     labels = {name: _labels(name, records, found) for name, found in texts.items()}
     kept = np.ones(len(seed), dtype=bool) if keep is None else _kept(keep, codes, labels, seed, values)
     seed, status = seed[kept], status[kept]
@@ -132,7 +133,7 @@ def load(
     return replace(runs, planned=planned, unfinished=unfinished)
 
 
-def _metrics(records: Sequence[Record], asked: Sequence[str] | None) -> list[str]:
+def _metrics(records: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
     outputs = _outputs(records)
     scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_word]
     arrays = [name for name, output in outputs.items() if output.shape != ()]
@@ -144,11 +145,11 @@ def _metrics(records: Sequence[Record], asked: Sequence[str] | None) -> list[str
             has = (", ".join(scalars) or "none") + (f"; of arrays: {_parts(arrays)}" if arrays else "")
             is_word = name in outputs and outputs[name].is_word
             what = f"{name!r} is a word and no metric" if is_word else f"there is no metric {name!r}"
-            raise BadInput(f"{what}; there are: {has}")
+            raise InvalidInputError(f"{what}; there are: {has}")
     return list(asked)
 
 
-def _outputs(records: Sequence[Record]) -> dict[str, Output]:
+def _outputs(records: Sequence[Manifest]) -> dict[str, Output]:
     return {output.name: output for known in records for output in known.columns.outputs}
 
 
@@ -159,11 +160,13 @@ def _parts(arrays: Sequence[str]) -> str:
 def _chosen(asked: Sequence[str], has: Sequence[str], what: str) -> list[str]:
     for name in asked:
         if name not in has or name == "seed":
-            raise BadInput(f"there is no {what} {name!r}; there are: {', '.join(n for n in has if n != 'seed')}")
+            raise InvalidInputError(
+                f"there is no {what} {name!r}; there are: {', '.join(n for n in has if n != 'seed')}"
+            )
     return list(asked)
 
 
-def _read(folder: Folder, known: Record, metrics: Sequence[str], texts: Texts) -> _Study:
+def _read(folder: Folder, known: Manifest, metrics: Sequence[str], texts: Texts) -> _Study:
     """One table, with the texts of its parameters added to those of all."""
     has = {output.name: output.shape for output in known.columns.outputs if not output.is_word}
     wanted = {name: name if name in has else name.partition(".")[0] for name in metrics}
@@ -217,7 +220,7 @@ def _values(column: Any, metric: str) -> np.ndarray:
     try:
         return np.array([np.nan if text is None else float(reduce(np.array(json.loads(text)))) for text in column])
     except (IndexError, TypeError) as error:
-        raise BadInput(f"{metric}: {error}") from error
+        raise InvalidInputError(f"{metric}: {error}") from error
 
 
 def _joined(studies: Sequence[_Study], texts: Texts) -> dict[str, np.ndarray]:
@@ -249,7 +252,7 @@ def _overlap(studies: Sequence[_Study], codes: Mapping[str, np.ndarray]) -> bool
     return len(first["seed"]) < len(seeds)
 
 
-def _labels(name: str, records: Sequence[Record], texts: Mapping[str, int]) -> list[Any]:
+def _labels(name: str, records: Sequence[Manifest], texts: Mapping[str, int]) -> list[Any]:
     """What the codes of a parameter stand for, as values of its type; the last one, -1, is None."""
     kinds = {known.columns.parameters.get(name, "text") for known in records}
     convert: Callable[[str], Any] = str
@@ -267,13 +270,13 @@ def _kept(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> 
     try:
         found = pd.DataFrame(columns).eval(keep)
     except Exception as error:  # whatever an expression does
-        raise BadInput(
+        raise InvalidInputError(
             f"the filter {keep!r} cannot be evaluated ({str(error).splitlines()[0]}); there are: {has}"
         ) from error
     if not isinstance(found, pd.Series) or found.dtype != bool:
-        raise BadInput(f"the filter {keep!r} is no condition; there are: {has}")
+        raise InvalidInputError(f"the filter {keep!r} is no condition; there are: {has}")
     if not found.any():
-        raise BadInput(f"the filter {keep!r} keeps none of {len(seed):,} runs")
+        raise InvalidInputError(f"the filter {keep!r} keeps none of {len(seed):,} runs")
     return found.to_numpy()
 
 
@@ -305,7 +308,7 @@ def _numbered(
     return {name: column[first] for name, column in columns.items()}, (first, place[number])
 
 
-def _directions(records: Sequence[Record]) -> dict[str, str]:
+def _directions(records: Sequence[Manifest]) -> dict[str, str]:
     return {name: direction for known in records for name, direction in known.metrics.items()}
 
 
@@ -335,7 +338,7 @@ def _key(label: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(float(np.float32(value)) if isinstance(value, float | np.floating) else str(value) for value in label)
 
 
-def _extended(extent: Extent, names: Sequence[str]) -> Any:
+def _extended(extent: RunIndex, names: Sequence[str]) -> Any:
     """Of each point of a product its label, in the order of `names`, and its seeds."""
     others = [axis for axis in extent.axes if set(axis) != {"seed"}]
     seeds = next((axis["seed"] for axis in extent.axes if set(axis) == {"seed"}), None)

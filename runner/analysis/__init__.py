@@ -1,0 +1,1 @@
+"""Studies loaded, compared, drawn and reported; no JAX and no Hydra."""

@@ -1,0 +1,1 @@
+"""Hydra and OmegaConf end here: override strings and YAML become a plan."""

@@ -1,0 +1,1 @@
+"""Plans executed: schedule, blocks over threads, summary, shards and signals."""

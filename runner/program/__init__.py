@@ -1,0 +1,1 @@
+"""Compiled programs; the only package that imports JAX."""

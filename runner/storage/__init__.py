@@ -1,0 +1,1 @@
+"""A study's folder, its table and its manifest; no JAX and no Hydra."""
