@@ -271,8 +271,8 @@ def _notes(runs: Runs) -> list[str]:
         notes.append(
             f"each point has the runs of all values of {', '.join(runs.pooled)}, paired by them and by the seed"
         )
-    if runs.words:
-        notes.append(f"{', '.join(runs.words)}: words, which are in the table and not compared")
+    if runs.categories:
+        notes.append(f"{', '.join(runs.categories)}: words, which are in the table and not compared")
     if len(runs.points) > MOST_POINTS:
         notes.append(f"the first {MOST_POINTS:,} of {len(runs.points):,} points; choose others by --filter")
     return notes

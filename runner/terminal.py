@@ -19,7 +19,7 @@ ARRAY_EDGE = 3
 """Elements of an array that are shown at each end."""
 SHOWN_METRICS = 4
 """Metrics of a printed summary, so that it fits a wide terminal; all of them are in the table."""
-SHOWN_WORDS = 3
+SHOWN_CATEGORIES = 3
 """Words of a point that a printed summary counts."""
 EMPTY = '""'
 """How it shows a word without letters."""
@@ -86,7 +86,7 @@ def print_summary(summary: Summary) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for name in [*names, "runs"]:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for name in summary.words:
+    for name in summary.categories:
         table.add_column(name)
     shown = range(min(len(summary.metrics), SHOWN_METRICS))
     for j in shown:
@@ -98,7 +98,7 @@ def print_summary(summary: Summary) -> None:
             table.add_column("finite", justify="right")
     for i, label in enumerate(labels):
         cells = [text(label.get(name, "")) for name in names] + [str(summary.runs[i])]
-        cells += [_counted(counts[i]) for counts in summary.words.values()]
+        cells += [_counted(counts[i]) for counts in summary.categories.values()]
         for j in shown:
             known = int(summary.count[i, j])
             half = _half(known) * summary.deviation[i, j]
@@ -118,8 +118,8 @@ def print_summary(summary: Summary) -> None:
 def _counted(words: Mapping[str, int]) -> str:
     """How many runs have which word, the most frequent first: the same whatever the order of the runs."""
     ranked = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{word or EMPTY} {count}" for word, count in ranked[:SHOWN_WORDS]]
-    return ", ".join([*shown, *(["…"] if len(ranked) > SHOWN_WORDS else [])])
+    shown = [f"{word or EMPTY} {count}" for word, count in ranked[:SHOWN_CATEGORIES]]
+    return ", ".join([*shown, *(["…"] if len(ranked) > SHOWN_CATEGORIES else [])])
 
 
 def _half(count: int) -> float:

@@ -14,13 +14,13 @@ from jax import lax
 
 from tasks import porting
 from tasks.arguments import count, integer
+from tasks.categories import Category
 from tasks.porting import zoo
 from tasks.porting.differences import WORDS, Difference, difference, tolerance, worst
 from tasks.porting.layers import LEAVES
 from tasks.porting.models import CALLS, called
 from tasks.porting.variables import leaves, named
 from tasks.porting.zoo import ZOO, Case, Tokens
-from tasks.words import Word
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 MODES = ("jit", "eager")
@@ -128,7 +128,7 @@ def _compared(pair: _Pair, steps: int, jit: bool) -> dict[str, Any]:
     within = tolerance(linen["outputs"])
     found = {name: difference(linen[name], native[name], within) for name in linen}
     made = {f"{name}_{what}": getattr(each, what) for name, each in found.items() for what in Difference._fields[:3]}
-    verdict = Word(worst(*found.values()).verdict, WORDS)
+    verdict = Category(worst(*found.values()).verdict, WORDS)
     losses = {"linen_losses": linen["steps"][-1], "nnx_losses": native["steps"][-1]}
     return {"verdict": verdict, "first": _first(pair), **made, **losses}
 
@@ -223,7 +223,7 @@ def _keys(pair: _Pair, steps: int) -> jax.Array:
     return jax.random.split(jax.random.fold_in(pair.key, 1), steps)
 
 
-def _first(pair: _Pair) -> Word:
+def _first(pair: _Pair) -> Category:
     """The first leaf layer that gives other outputs than Linen's for Linen's own inputs, without dropout.
 
     Layers within Linen's transforms are not looked into.
@@ -251,4 +251,4 @@ def _first(pair: _Pair) -> Word:
         pair.old(pair.variables, pair.inputs, pair.key)
     differ = [jnp.int32(0), *(jnp.where(each.bits > 0, place, 0) for place, each in enumerate(found.values(), 1))]
     codes = jnp.stack(differ).astype(jnp.int32)
-    return Word(codes[jnp.argmax(codes > 0)], ("", *found))
+    return Category(codes[jnp.argmax(codes > 0)], ("", *found))

@@ -295,7 +295,7 @@ def test_a_code_that_stands_for_no_word_fails_its_run_alone(toy, setting):
     ],
 )
 def test_what_is_no_word_is_refused(toy, kind, message):
-    called = toy("task=only_words", f"kind={kind}")
+    called = toy("task=only_categories", f"kind={kind}")
     assert called.status == 2
     assert message in called.err
 
@@ -306,15 +306,15 @@ def test_a_code_that_would_wrap_is_refused():
 
 
 def test_a_word_alone_takes_the_name_of_the_yaml(toy):
-    assert toy("-m", "task=only_words", "seed=0,1").frame["parity"].tolist() == ["even", "odd"]
-    called = toy("task=only_words", "task.outputs=[a,b]")
+    assert toy("-m", "task=only_categories", "seed=0,1").frame["parity"].tolist() == ["even", "odd"]
+    called = toy("task=only_categories", "task.outputs=[a,b]")
     assert "returns a word, but task.outputs names ['a', 'b']" in called.err
 
 
 def test_a_column_holds_words_or_numbers(toy):
-    assert "'parity' holds numbers, not also words" in toy("-m", "task=only_words", "kind=even,number").err
-    assert toy("task=only_words", "kind=even", "study=mine").status == 0
-    called = toy("task=only_words", "kind=number", "study=mine")
+    assert "'parity' holds numbers, not also words" in toy("-m", "task=only_categories", "kind=even,number").err
+    assert toy("task=only_categories", "kind=even", "study=mine").status == 0
+    called = toy("task=only_categories", "kind=number", "study=mine")
     assert called.status == 2
     assert "'parity' holds words, not also numbers" in called.err
 
@@ -325,8 +325,8 @@ def test_the_summary_counts_words(toy):
     assert [line.split()[:4] for line in lines[2:4]] == [["grade", slope, "7", "identical"] for slope in "12"]
     assert all('  identical 3, "" 2, off by 1, "at most" 2  ' in line for line in lines[2:4])
     assert '  "" 2, identical 2, größer 1, …' in toy("-m", "task=grade", "seed=range(0,6)").out
-    assert toy("-m", "task=only_words", "seed=range(0,5)").out.splitlines()[2].split() == [
-        *("only_words", "5", "even", "3,", "odd", "2"),
+    assert toy("-m", "task=only_categories", "seed=range(0,5)").out.splitlines()[2].split() == [
+        *("only_categories", "5", "even", "3,", "odd", "2"),
     ]
 
 

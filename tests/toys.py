@@ -75,30 +75,30 @@ def noisier(seed: int, level: float) -> dict[str, jax.Array]:
     return {"score": level + 2.0 * jax.random.normal(jax.random.key(seed + 1000))}
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["words"])
+@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["categories"])
 @dataclass(frozen=True)
-class Word:
-    """What stands for `words[code]`."""
+class Category:
+    """What stands for `categories[code]`."""
 
     code: jax.Array
-    words: tuple[str, ...]
+    categories: tuple[str, ...]
 
 
 def grade(seed: int, slope: float, modulus: int, shift: int = 0, among: tuple[str, ...] = ()) -> dict:
     """`among[seed % modulus + shift]`, and `slope * seed`."""
     TRACES.append("grade")
     code = (seed % jnp.uint32(modulus)).astype(jnp.int32) + shift
-    return {"verdict": Word(code, among), "score": slope * seed.astype(jnp.float32)}
+    return {"verdict": Category(code, among), "score": slope * seed.astype(jnp.float32)}
 
 
-def only_words(seed: int, kind: str = "even") -> Word | jax.Array:
+def only_categories(seed: int, kind: str = "even") -> Category | jax.Array:
     """One word alone, or what is none."""
     code = seed % jnp.uint32(2)
     if kind == "number":
         return code
     wrong = {"several": jnp.stack([code, code]), "float": jnp.float32(0), "text": "even"}
     words = {"no": (), "list": ["even", "odd"], "mixed": ("even", 1), "lines": ("even", "o\ndd")}
-    return Word(wrong.get(kind, code), words.get(kind, ("even", "odd")))
+    return Category(wrong.get(kind, code), words.get(kind, ("even", "odd")))
 
 
 def whether(seed: int, slope: float, mode: str = "jit") -> dict[str, jax.Array]:

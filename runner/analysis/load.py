@@ -55,7 +55,7 @@ class Runs:
     """Runs that are still to be made."""
     pooled: tuple[str, ...] = ()
     """Axes that vary within a point, because it is not compared by them."""
-    words: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     """Outputs that are words, which nothing is estimated of."""
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ def load(
         np.empty(0),
         0,
         tuple(rest),
-        tuple(name for name, output in _outputs(records).items() if output.is_word),
+        tuple(name for name, output in _outputs(records).items() if output.is_categorical),
     )
     planned, unfinished = _planned(runs, studies, bool(kept.all()) and by is None)
     return replace(runs, planned=planned, unfinished=unfinished)
@@ -135,7 +135,7 @@ def load(
 
 def _metrics(records: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
     outputs = _outputs(records)
-    scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_word]
+    scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_categorical]
     arrays = [name for name, output in outputs.items() if output.shape != ()]
     if asked is None:
         return scalars or [f"{name}.mean" for name in arrays]
@@ -143,8 +143,8 @@ def _metrics(records: Sequence[Manifest], asked: Sequence[str] | None) -> list[s
         base, _, part = name.partition(".")
         if name not in scalars and not (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):
             has = (", ".join(scalars) or "none") + (f"; of arrays: {_parts(arrays)}" if arrays else "")
-            is_word = name in outputs and outputs[name].is_word
-            what = f"{name!r} is a word and no metric" if is_word else f"there is no metric {name!r}"
+            is_categorical = name in outputs and outputs[name].is_categorical
+            what = f"{name!r} is a word and no metric" if is_categorical else f"there is no metric {name!r}"
             raise InvalidInputError(f"{what}; there are: {has}")
     return list(asked)
 
@@ -168,7 +168,7 @@ def _chosen(asked: Sequence[str], has: Sequence[str], what: str) -> list[str]:
 
 def _read(folder: Folder, known: Manifest, metrics: Sequence[str], texts: Texts) -> _Study:
     """One table, with the texts of its parameters added to those of all."""
-    has = {output.name: output.shape for output in known.columns.outputs if not output.is_word}
+    has = {output.name: output.shape for output in known.columns.outputs if not output.is_categorical}
     wanted = {name: name if name in has else name.partition(".")[0] for name in metrics}
     outputs = [name for name in dict.fromkeys(wanted.values()) if name in has]
     batches = (

@@ -84,7 +84,7 @@ class Summary:
     count: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
-    words: Mapping[str, tuple[Counter[str], ...]]
+    categories: Mapping[str, tuple[Counter[str], ...]]
     """Of each output of words, for each point, how many runs have which: no more than its groups have words."""
 
     def has(self, segment: int, output: str) -> bool:
@@ -102,12 +102,16 @@ class Summary:
 def summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
     """The empty summary of a plan, over its scalar outputs and its first points."""
     points = Points(plan)
-    metrics = tuple(dict.fromkeys(output.name for output in outputs if output.shape == () and not output.is_word))
+    metrics = tuple(
+        dict.fromkeys(output.name for output in outputs if output.shape == () and not output.is_categorical)
+    )
     arrays = tuple(dict.fromkeys(output.name for output in outputs if output.shape != ()))
     shown = min(points.count, SHOWN_POINTS)
-    words: dict[str, tuple[Counter[str], ...]] = {o.name: (Counter(),) * shown for o in outputs if o.is_word}
+    categories: dict[str, tuple[Counter[str], ...]] = {
+        o.name: (Counter(),) * shown for o in outputs if o.is_categorical
+    }
     zeros = np.zeros((shown, len(metrics)))
-    return Summary(points, metrics, arrays, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros, words)
+    return Summary(points, metrics, arrays, np.zeros(shown, dtype=np.int64), zeros, zeros, zeros, zeros, categories)
 
 
 def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None) -> Summary:
@@ -125,17 +129,17 @@ def add(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] | None
     for i, name in enumerate(summary.metrics):
         if name in outputs and outputs[name].ndim == 1:
             values[:, i], given[:, i] = outputs[name][shown], 1
-    for name in [name for name in summary.words if name in outputs]:
-        summary = _with_words(summary, name, numbers, outputs[name][shown])
+    for name in [name for name in summary.categories if name in outputs]:
+        summary = _with_categories(summary, name, numbers, outputs[name][shown])
     return _merge(replace(summary, values=summary.values + _sums(summary, numbers, given)), numbers, values)
 
 
-def _with_words(summary: Summary, name: str, numbers: np.ndarray, words: np.ndarray) -> Summary:
-    counts = [Counter(counter) for counter in summary.words[name]]
+def _with_categories(summary: Summary, name: str, numbers: np.ndarray, words: np.ndarray) -> Summary:
+    counts = [Counter(counter) for counter in summary.categories[name]]
     for (number, word), count in Counter(zip(numbers.tolist(), words.tolist(), strict=True)).items():
         if isinstance(word, str):  # an empty cell read back: the run's task has no such output
             counts[number][word] += count
-    return replace(summary, words={**summary.words, name: tuple(counts)})
+    return replace(summary, categories={**summary.categories, name: tuple(counts)})
 
 
 def add_table(summary: Summary, extent: RunIndex, batches: Iterable[tuple[str, Values, Values]]) -> Summary:
@@ -177,17 +181,19 @@ def _joined(summary: Summary, added: np.ndarray, mean: np.ndarray, squares: np.n
 
 def packed(summary: Summary) -> dict[str, Any]:
     """What was gathered, as JSON holds it."""
-    return {**{name: getattr(summary, name).tolist() for name in GATHERED}, "words": dict(summary.words)}
+    return {**{name: getattr(summary, name).tolist() for name in GATHERED}, "categories": dict(summary.categories)}
 
 
 def joined(summary: Summary, data: Mapping[str, Any]) -> Summary:
     """The summary with what another one of the same plan has gathered and packed."""
     more = {name: np.array(data[name]).reshape(getattr(summary, name).shape) for name in GATHERED}
-    words = {
-        name: tuple(counter + Counter(other) for counter, other in zip(own, data["words"][name], strict=True))
-        for name, own in summary.words.items()
+    categories = {
+        name: tuple(counter + Counter(other) for counter, other in zip(own, data["categories"][name], strict=True))
+        for name, own in summary.categories.items()
     }
-    counted = replace(summary, runs=summary.runs + more["runs"], values=summary.values + more["values"], words=words)
+    counted = replace(
+        summary, runs=summary.runs + more["runs"], values=summary.values + more["values"], categories=categories
+    )
     return _joined(counted, more["count"], more["mean"], more["squares"])
 
 

@@ -88,16 +88,16 @@ class Output:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    words: tuple[str, ...] = field(default=(), compare=False)
+    categories: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def is_word(self) -> bool:
+    def is_categorical(self) -> bool:
         return self.dtype.kind == "U"
 
     @property
     def compiled(self) -> np.dtype[Any]:
         """The dtype within a program."""
-        return np.dtype(np.int32) if self.is_word else self.dtype
+        return np.dtype(np.int32) if self.is_categorical else self.dtype
 
     @property
     def bytes(self) -> int:

@@ -96,7 +96,7 @@ def trace(segment: Segment, *, lanes: int | None = None, block: int | None = Non
 
     def call(scalars: Arrays, inputs: Arrays) -> Arrays:
         returned = run(scalars, inputs)
-        return {name: value.code if isinstance(value, _Word) else value for name, value in returned.items()}
+        return {name: value.code if isinstance(value, _Category) else value for name, value in returned.items()}
 
     try:
         traced = jax.jit(named).trace(scalars, inputs)
@@ -123,16 +123,16 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["words"])
+@partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["categories"])
 @dataclass(frozen=True)
-class _Word:
+class _Category:
     """A word as a program has it: its place among `words`, int32 `()`."""
 
     code: Any
-    words: tuple[str, ...]
+    categories: tuple[str, ...]
 
 
-_Returned = dict[str, jax.Array | _Word]
+_Returned = dict[str, jax.Array | _Category]
 
 
 def _named(task: Task, returned: Any) -> _Returned:
@@ -142,33 +142,41 @@ def _named(task: Task, returned: Any) -> _Returned:
         if names and set(names) != set(returned):
             raise TypeError(f"returns {sorted(returned)}, but task.outputs names {list(names)}")
         named = dict(returned)
-    elif isinstance(returned, tuple | list) and not _is_word(returned):
+    elif isinstance(returned, tuple | list) and not _is_category(returned):
         if len(returned) != len(names):
             raise TypeError(f"returns {len(returned)} values, but task.outputs names {list(names)}")
         named = dict(zip(names, returned, strict=True))
     elif len(names) > 1:
-        if _is_word(returned):
+        if _is_category(returned):
             raise TypeError(f"returns a word, but task.outputs names {list(names)}")
         if jnp.shape(returned)[:1] != (len(names),):
             raise TypeError(f"returns an array of shape {jnp.shape(returned)}, but task.outputs names {list(names)}")
         named = {name: returned[i] for i, name in enumerate(names)}
     else:
         named = {(names or ("output",))[0]: returned}
-    return {name: _word(name, value) if _is_word(value) else _array(name, value) for name, value in named.items()}
+    return {
+        name: _category(name, value) if _is_category(value) else _array(name, value) for name, value in named.items()
+    }
 
 
-def _is_word(value: Any) -> bool:
+def _is_category(value: Any) -> bool:
     """By its attributes: a task knows no class of the runner."""
-    return hasattr(value, "words") and hasattr(value, "code")
+    return hasattr(value, "categories") and hasattr(value, "code")
 
 
-def _word(name: str, value: Any) -> _Word:
-    words, code = value.words, _array(name, value.code)
-    if not isinstance(words, tuple) or not words or not all(isinstance(w, str) and w.isprintable() for w in words):
-        raise TypeError(f"returns as {name!r} one of {words!r}; words are a tuple of one printable string or more")
+def _category(name: str, value: Any) -> _Category:
+    categories, code = value.categories, _array(name, value.code)
+    if (
+        not isinstance(categories, tuple)
+        or not categories
+        or not all(isinstance(w, str) and w.isprintable() for w in categories)
+    ):
+        raise TypeError(
+            f"returns as {name!r} one of {categories!r}; categories are a tuple of one or more printable strings"
+        )
     if code.shape or not jnp.issubdtype(code.dtype, jnp.integer) or code.dtype.itemsize > 4:  # 8 bytes would wrap
         raise TypeError(f"returns {code.dtype}{list(code.shape)} as the code of {name!r}; it is one int32 for each run")
-    return _Word(code.astype(jnp.int32), words)
+    return _Category(code.astype(jnp.int32), categories)
 
 
 def _array(name: str, value: Any) -> jax.Array:
@@ -187,8 +195,8 @@ def _outputs(task: Task, info: Mapping[str, Any]) -> tuple[Output, ...]:
 
 
 def _output(name: str, info: Any) -> Output:
-    if isinstance(info, _Word):
-        return Output(name, (), np.dtype(str), info.words)
+    if isinstance(info, _Category):
+        return Output(name, (), np.dtype(str), info.categories)
     return Output(name, info.shape, np.dtype(info.dtype))
 
 
@@ -314,13 +322,13 @@ def call(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Ar
         if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
             raise OutOfMemoryError(str(error)) from error
         raise
-    return {output.name: _said(output, v) if output.is_word else v for output, v in fetched.items()}
+    return {output.name: _said(output, v) if output.is_categorical else v for output, v in fetched.items()}
 
 
 def _said(output: Output, codes: np.ndarray) -> np.ndarray:
     # neither clipped nor counted from the end: a wrong code would read as a right word
-    known = (codes >= 0) & (codes < len(output.words))
-    return np.array([*output.words, None], dtype=object)[np.where(known, codes, -1)]
+    known = (codes >= 0) & (codes < len(output.categories))
+    return np.array([*output.categories, None], dtype=object)[np.where(known, codes, -1)]
 
 
 class OutOfMemoryError(Exception):

@@ -220,7 +220,7 @@ def extended(past: SavedStudy, plan: Plan, missing: int, outputs: Sequence[Outpu
             raise InvalidInputError(
                 f"{NO_COLUMN} {output.name!r}; its outputs are: {', '.join(has)}; give another name"
             )
-    table.check_words(before.columns, outputs)
+    table.check_categories(before.columns, outputs)
     added = replace(table.extent(plan, before.columns), first=past.rows)
     if before.extents and extent.same_product(last := before.extents[-1], added):
         extents = (*before.extents[:-1], replace(added, first=last.first))

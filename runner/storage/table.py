@@ -72,7 +72,7 @@ def parameters(plan: Plan) -> dict[str, str]:
 def columns(parameters: Mapping[str, str], outputs: Sequence[Output]) -> Columns:
     """The columns of a table. Raises InvalidInputError where two of them share a name, or one would hold words and numbers."""
     made = Columns(parameters, tuple({output.name: output for output in outputs}.values()))
-    check_words(made, outputs)
+    check_categories(made, outputs)
     twice = [name for name in made.names if made.names.count(name) > 1]
     if twice:
         raise InvalidInputError(
@@ -81,11 +81,11 @@ def columns(parameters: Mapping[str, str], outputs: Sequence[Output]) -> Columns
     return made
 
 
-def check_words(columns: Columns, outputs: Sequence[Output]) -> None:
+def check_categories(columns: Columns, outputs: Sequence[Output]) -> None:
     """Raises InvalidInputError for an output that is a word where its column holds numbers, or the other way round."""
-    words = {output.name: output.is_word for output in columns.outputs}
+    words = {output.name: output.is_categorical for output in columns.outputs}
     for output in outputs:
-        if output.is_word != words[output.name]:
+        if output.is_categorical != words[output.name]:
             has, given = ("words", "numbers") if words[output.name] else ("numbers", "words")
             raise InvalidInputError(f"the column {output.name!r} holds {has}, not also {given}; give another name")
 
@@ -334,7 +334,7 @@ _TRACED = ("uint32", "float32")
 
 def _stored(output: Output) -> pa.DataType:
     """The type in which a scalar was written: bfloat16 and float16 are exact in float32."""
-    if output.is_word:
+    if output.is_categorical:
         return pa.string()
     return (
         pa.float32() if output.dtype.kind in "fV" and output.dtype.itemsize < 8 else pa.from_numpy_dtype(output.dtype)
@@ -446,7 +446,7 @@ def frame(path: Path, columns: Columns) -> Any:
     for output in columns.outputs:
         if output.shape != ():
             read[output.name] = [_array(cell, output) for cell in read[output.name]]
-        elif not output.is_word and (not read[output.name].isna().any() or output.dtype.kind in "fV"):
+        elif not output.is_categorical and (not read[output.name].isna().any() or output.dtype.kind in "fV"):
             read[output.name] = read[output.name].astype(output.dtype if output.dtype.kind in "fiub" else np.float32)
     return read
 

@@ -269,7 +269,7 @@ def test_words_are_not_compared_and_spoil_nothing(toy, capsys):
 
 
 def test_a_study_of_words_alone_has_nothing_to_compare_and_a_report(toy, capsys):
-    called = toy("-m", "task=only_words", "seed=range(0,6)", "study=mine", "report=true")
+    called = toy("-m", "task=only_categories", "seed=range(0,6)", "study=mine", "report=true")
     assert called.status == 0, called.err
     made = compare.compare([called.folder])
     assert (made.metrics, len(made.points), list(figures.pictures(made))) == ((), 0, [])
@@ -284,8 +284,8 @@ def test_a_study_of_words_alone_has_nothing_to_compare_and_a_report(toy, capsys)
 
 
 def test_a_word_of_one_study_is_no_number_of_another(toy):
-    words = toy("-m", "task=only_words", "seed=0,1,2", "study=words").folder
-    numbers = toy("-m", "task=only_words", "kind=number", "seed=0,1,2,3", "study=numbers").folder
+    words = toy("-m", "task=only_categories", "seed=0,1,2", "study=words").folder
+    numbers = toy("-m", "task=only_categories", "kind=number", "seed=0,1,2,3", "study=numbers").folder
     made = compare.compare([words, numbers])
     assert made.points[["kind", "finished", "mean"]].to_numpy().tolist() == [["number", 4, 0.5]]
 
