@@ -1,25 +1,26 @@
-"""Seedbed: declarative JAX and Flax experiments, all runs of one shape in one compiled program."""
+"""Seedbed: declarative JAX and Flax experiments, all runs of one shape in one compiled program.
 
-from typing import TYPE_CHECKING
+The public interface is loaded when it is first used, so that importing `runner` is quick.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
+    from runner.analysis.comparison import compare_studies
+    from runner.analysis.load import read_study as read
 
-    import pandas as pd
+__all__ = ["compare_studies", "read"]
+
+_MODULES = {
+    "read": ("runner.analysis.load", "read_study"),
+    "compare_studies": ("runner.analysis.comparison", "compare_studies"),
+}
 
 
-def read(folder: "str | os.PathLike[str]") -> "pd.DataFrame":
-    """The table of a study, in run order and with the dtypes that its values had.
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
 
-    `folder` is that of the study, such as `outputs/lr_scan`. Seeds are uint32, floats float32, words
-    strings, and the cells of array outputs are arrays again. Runs without a result have missing values. Raises
-    `runner.errors.InvalidInputError` for a folder that holds no study.
-    """
-    from pathlib import Path
-
-    from runner.storage import manifest as record
-    from runner.storage import table
-    from runner.storage.folder import Folder
-
-    place = Folder(Path(folder))
-    return table.frame(place.results, record.required(place.record).columns)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, function = _MODULES[name]
+    return getattr(import_module(module), function)

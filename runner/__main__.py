@@ -1,42 +1,42 @@
-"""The command line and its exit status."""
+"""The command `python -m runner`: arguments and exit status."""
 
 import os
 import signal
 import sys
+import traceback
+from typing import NoReturn
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from runner import pipeline as call
-from runner.config import help as catalog
-from runner.config import overrides as sweep
-from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
+from runner.config.command import run_application
+from runner.config.messages import ERRORS, exit_status, explain_error
+from runner.config.overrides import select_first_task
+from runner.errors import StudyInterruptedError
+from runner.pipeline import run_call
 
 
 def main() -> None:
-    """The command, with its exit status.
+    """Runs the command.
 
-    2 for what was asked wrongly, 1 for a failure while running, 130 and 143 after Ctrl-C and SIGTERM.
+    Exit status 2 after a usage error, 1 after a failure during execution, 130 and 143 after Ctrl-C and SIGTERM.
     """
-    os.environ[call.FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on to here, and does not exit with 1 itself
-    catalog.register()
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors, instead of printing them and exiting with 1
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a user's own task lies where the command is called, also for the console script
+        sys.path.insert(0, "")  # a user's own task lies in the working directory, also for the console script
     try:
-        sys.argv[1:] = sweep.with_first_task(sys.argv[1:])
-        call.run()
+        sys.argv[1:] = select_first_task(sys.argv[1:])
+        run_application(run_call)
     except KeyboardInterrupt:
-        call.leave(StudyInterruptedError(signal.SIGINT, "stopped before the first run"))
-    except (
-        InvalidInputError,
-        StudyFailedError,
-        StudyInterruptedError,
-        HydraException,
-        OmegaConfBaseException,
-        OSError,
-    ) as error:
-        call.leave(error)
+        leave(StudyInterruptedError(signal.SIGINT, "interrupted before the first run"), show_traceback=show_traceback)
+    except ERRORS as error:
+        leave(error, show_traceback=show_traceback)
+
+
+def leave(error: Exception, *, show_traceback: bool = False) -> NoReturn:
+    """Ends the process with a message on standard error, after the traceback if it is wanted."""
+    if show_traceback:
+        traceback.print_exception(error)
+    print(f"error: {explain_error(error)}", file=sys.stderr)
+    sys.exit(exit_status(error))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,29 @@
-"""What ends a study early, and how."""
+"""The errors that end a command, each with its exit status."""
 
 
-class InvalidInputError(Exception):
-    """What the user asked for cannot be done; the message says the rule, what was given and what there is."""
+class SeedbedError(Exception):
+    """Base of the errors that end a command; `exit_status` is the status of the process."""
+
+    exit_status = 1
 
 
-class StudyFailedError(Exception):
-    """Something failed while running; what was finished before it is on disk."""
+class InvalidInputError(SeedbedError):
+    """A usage error: the message states the rule, the value given and the valid values."""
+
+    exit_status = 2
 
 
-class StudyInterruptedError(Exception):
-    """A signal asked for an end; what was finished before it is on disk."""
+class StudyFailedError(SeedbedError):
+    """Something failed during execution; rows that were finished before are on disk."""
+
+
+class StudyInterruptedError(SeedbedError):
+    """A signal ended the study early; rows that were finished before are on disk."""
 
     def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
+        super().__init__(number, message)  # all arguments, so that a launcher's worker can pickle the error
+        self.exit_status = 128 + number
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,262 +1,299 @@
-"""One call of the command: config → study → plan → programs → table → summary."""
+"""The main path: a call is read, its study opened, its pending runs traced and executed, and all of it summarized.
+
+Steps that need JAX import it late, and no other module does: it takes seconds, and usage errors come before.
+"""
 
 import os
 import shlex
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+import numpy as np
 
-from runner.config import compose as configs
-from runner.config.compose import Policy
+from runner import terminal
+from runner.config.command import Call
+from runner.config.launch import Placement, ShardJob
+from runner.config.settings import OnMismatch
 from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
-from runner.execution import shards
-from runner.execution import signals as interrupt
-from runner.execution.shards import Shards
-from runner.plan.study import Plan
-from runner.storage import folder as study
-from runner.storage.folder import Folder
+from runner.execution.signals import catch_signals
+from runner.execution.summary import Summary, add_block, add_parts, add_saved_runs, empty_summary
+from runner.storage.environment import collect_environment, format_command, write_environment
+from runner.storage.fingerprint import Fingerprint, Mismatch, find_mismatch, take_fingerprint
+from runner.storage.folder import (
+    Folder,
+    fork_folder,
+    move_aside,
+    remove_if_empty,
+    shorten_path,
+    write_config,
+    write_file,
+)
+from runner.storage.lock import is_locked, lock_folder
+from runner.storage.manifest import Manifest, accept_changes, format_manifest
+from runner.storage.merge import open_saved_study
+from runner.storage.programs import count_failures, format_programs
+from runner.storage.run_index import RunIndex
+from runner.storage.saved import SavedStudy
 
 if TYPE_CHECKING:
     from runner.execution.schedule import Schedule
-    from runner.execution.summary import Summary
-    from runner.storage.manifest import Fingerprint, SavedStudy
-    from runner.storage.table import Columns
 
-FULL_ERROR = "SEEDBED_FULL_ERROR"
-"""Where `main` keeps what the user asked for by `HYDRA_FULL_ERROR`."""
+POLL_SECONDS = 0.2
+"""How often a call looks whether shards that have outlived their launcher are done."""
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def run(config: DictConfig, launcher: Shards | None = None) -> None:
-    """Runs the study that a composed config describes; a single run is a study without axes.
+@dataclass(frozen=True)
+class Study:
+    """An opened study: as it was saved, the index of the call's runs in it, and the fingerprint of the call."""
 
-    With a launcher its runs are shared out, and each shard is a call of this function again.
+    saved: SavedStudy
+    index: RunIndex
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an execution led to; `last_outputs` are those of the last block, `problem` is what went wrong."""
+
+    summary: Summary
+    last_outputs: Mapping[str, np.ndarray] | None = None
+    problem: str | None = None
+
+
+def run_call(path: Path, read_call: Callable[[], Call]) -> None:
+    """Runs the call that `read_call` returns in the folder at `path`, which is removed if it stays empty.
+
+    Raises InvalidInputError for usage errors, StudyFailedError if runs are left without a result, and
+    StudyInterruptedError if a signal ended the study.
     """
-    hydra_config = HydraConfig.get()
-    folder = Folder(Path(hydra_config.runtime.output_dir))
+    folder = Folder(path)
     try:
-        policy, plan, written = configs.policy(config), Plan(configs.read(config)), configs.written(config)
-        if numbers := shards.part(config):
-            run_shard(plan, folder, policy, numbers, partial(shards.is_alone, config))
+        call = read_call()
+        if call.shard:
+            run_shard(call, folder, call.shard)
         else:
-            run_study(plan, folder, policy, written, launcher)
-    except (InvalidInputError, StudyFailedError, StudyInterruptedError) as error:
-        if hydra_config.mode is RunMode.RUN:
-            leave(error)  # Hydra would put a line about its job before the message
-        raise
+            run_study(call, folder)
     finally:
-        study.discard(folder)
+        remove_if_empty(folder)
 
 
-def run_shard(plan: Plan, folder: Folder, policy: Policy, numbers: range, is_alone: Callable[[], bool]) -> None:
-    """The way of a shard, in a process of the launcher: the runs of these numbers into a part of the study."""
-    from runner.program import programs as program
+def run_study(call: Call, folder: Folder) -> None:
+    """Opens the study, traces and executes what it lacks, and summarizes all of it; a fork runs in another folder."""
+    from runner import program
+    from runner.execution.schedule import preview_schedule
 
-    program.use_cache()
-    with interrupt.requests() as asked:
+    program.enable_cache()
+    if is_elsewhere(call):
+        program.use_cpu_only()  # the devices' memory belongs to the shards
+    with lock_folder(folder):
+        study = open_study(call, folder)
+        if study is not None:
+            schedule = trace_pending(call, study)
+            if call.settings.dry_run:
+                terminal.print_rows(*preview_schedule(schedule))
+                return
+            outcome = execute_pending(call, study, schedule)
+            summarize(call, study, schedule, outcome)
+            return
+    run_study(call, fork_folder(folder))
+
+
+def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
+    """Executes the runs of a shard, in a process of a launcher, into a part of the study."""
+    from runner import program
+    from runner.execution.shards import execute_part
+
+    program.enable_cache()
+    with catch_signals() as get_signal:
 
         def stop() -> bool:
-            return bool(asked()) or is_alone()
+            return bool(get_signal()) or shard.is_orphaned()
 
-        if not is_alone():
-            shards.make(plan, folder, numbers, accept=policy.on_mismatch == "accept", stop=stop)
-    if is_alone():
-        os._exit(1)  # nobody waits for the answer, and a worker would wait minutes for more to do
+        if not shard.is_orphaned():
+            accept = call.settings.on_mismatch is OnMismatch.ACCEPT
+            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop)
+    if shard.is_orphaned():
+        os._exit(1)  # nobody waits for the answer, and the worker would wait minutes for another job
 
 
-def run_study(
-    plan: Plan, folder: Folder, policy: Policy, written: dict[str, str], launcher: Shards | None = None
-) -> None:
-    """The way of a study: what is there is read, what is missing is run, and all of it is summed up.
+def is_elsewhere(call: Call) -> bool:
+    """Whether other processes execute the study, perhaps on other machines."""
+    return call.launcher is not None and call.launcher.placement is not Placement.THIS_PROCESS
 
-    Raises InvalidInputError where the study cannot be begun, StudyFailedError where runs are left without a result, StudyInterruptedError
-    where a signal ended it.
+
+def open_study(call: Call, folder: Folder) -> Study | None:
+    """Reads the study in a folder and compares it with the call; None if a fork is to be run instead.
+
+    Raises InvalidInputError for a damaged study, and for one that contradicts the call.
     """
-    from runner import terminal as console
-    from runner.program import programs as program
-    from runner.storage import manifest as record
-    from runner.storage import merge as parts
+    from runner import program
 
-    program.use_cache()
-    if elsewhere(launcher):
-        program.use_cpu()  # the memory of a device is the shards'
-    with study.held(folder):
-        if policy.overwrite and (aside := study.set_aside(folder)):
-            console.say(f"the study that was there is in {aside} now")
-        past = parts.past(folder)
-        if past.spans and not past.is_begun(plan):
-            raise InvalidInputError(_unfinished(folder, past))
-        facts = record.facts(plan, None if elsewhere(launcher) else program.devices())
-        if found := record.differences(past, plan, facts):
-            if policy.on_mismatch == "fork":
-                console.say(f"this is not the study in {folder.path}: {'; '.join(found)}")
-                run_study(plan, study.sibling(folder), policy, written, launcher)
-                return
-            past = record.accepted(past, facts, found, accept=policy.on_mismatch == "accept")
-        if past.cut:
-            console.say(f"the last {past.cut:,} bytes of {folder.shown} were no whole row, and were cut off")
-        if plan.study.left_out:
-            console.say(f"{plan.study.left_out:,} runs were asked for more than once, and are run once")
-        run_missing(plan, past, facts, folder, policy, written, launcher)
+    if call.settings.overwrite and (aside := move_aside(folder)):
+        terminal.print_line(f"the previous study was moved to {aside}")
+    saved = open_saved_study(folder)
+    index = saved.index_plan(call.plan)
+    if saved.part_spans and not saved.is_last_sweep(index):
+        raise InvalidInputError(_describe_unfinished(saved))
+    device = None if is_elsewhere(call) else " ".join(program.describe_devices())
+    fingerprint = take_fingerprint(call.plan, device)
+    if saved.manifest is not None:
+        known = saved.manifest
+        mismatch = find_mismatch(known.fingerprint, known.columns.parameters, call.plan, fingerprint)
+        if mismatch and call.settings.on_mismatch is OnMismatch.FORK:
+            terminal.print_line(f"{folder.path} is another study: {mismatch}")
+            return None
+        if mismatch:
+            saved = _accept_mismatch(call, saved, known, fingerprint, mismatch)
+    if saved.incomplete_bytes:
+        table = shorten_path(folder.results)
+        terminal.print_line(f"truncated an incomplete last row of {table} ({saved.incomplete_bytes:,} bytes)")
+    if call.plan.duplicates:
+        terminal.print_line(f"{call.plan.duplicates:,} runs are duplicates of others, and are executed once")
+    return Study(saved, index, fingerprint)
 
 
-def elsewhere(launcher: Shards | None) -> bool:
-    """Whether other processes run the study, perhaps on other machines."""
-    return launcher is not None and not launcher.is_here
+def _accept_mismatch(
+    call: Call, saved: SavedStudy, known: Manifest, fingerprint: Fingerprint, mismatch: Mismatch
+) -> SavedStudy:
+    if call.settings.on_mismatch is OnMismatch.ACCEPT and mismatch.can_be_accepted:
+        return replace(saved, manifest=accept_changes(known, fingerprint, mismatch.changes))
+    options = ["study=…", "on_mismatch=fork", "on_mismatch=accept", "overwrite=true"]
+    if not mismatch.can_be_accepted:
+        options.remove("on_mismatch=accept")
+    raise InvalidInputError(f"{saved.folder.path} is another study: {mismatch}. Options: {', '.join(options)}")
 
 
-def _unfinished(folder: Folder, past: "SavedStudy") -> str:
-    runs = f"{sum(map(len, past.spans)):,} runs of another sweep, beyond others that a shard has lost"
-    return f"{folder.path} has {runs}; finish it first: {study.command(folder)}. Or: study=…, overwrite=true"
+def _describe_unfinished(saved: SavedStudy) -> str:
+    path, command = saved.folder.path, format_command(saved.folder)
+    runs = f"{sum(map(len, saved.part_spans)):,} runs of another sweep that are not in its table yet"
+    return f"{path} has {runs}, because a shard was lost; finish it first: {command}. Or: study=…, overwrite=true"
 
 
-def run_missing(
-    plan: Plan,
-    past: "SavedStudy",
-    facts: "Fingerprint",
-    folder: Folder,
-    policy: Policy,
-    written: dict[str, str],
-    launcher: Shards | None,
-) -> None:
-    """Traces, compiles and runs what the table lacks of a plan; a dry run shows the plan."""
-    from runner import terminal as console
-    from runner.execution import blocks as execute
-    from runner.execution import schedule as ledger
-    from runner.execution import summary, work
-    from runner.program import programs as program
-    from runner.storage import manifest as record
-    from runner.storage import merge as parts
+def trace_pending(call: Call, study: Study) -> "Schedule":
+    """Traces the groups that have pending runs. Raises InvalidInputError if a new study has none that can be traced."""
+    from runner.execution.schedule import make_schedule
 
-    books = work.opened(plan, todo := past.todo(plan), is_begun=past.is_begun(plan))
-    if policy.dry_run:
-        console.print_rows(*ledger.preview(books))
-        return
-
-    now = record.extended(past, plan, sum(todo.counts), execute.outputs(books.groups), facts)
-    empty, last, problem = summary.summary(plan, now.columns.outputs), None, None
-    totals = past.summed(empty, plan)
-    if books.missing:
-        study.write(folder.record, record.text(now))
-        study.write_environment(folder, study.environment([] if elsewhere(launcher) else program.devices()))
-        study.write_config(folder, written)
-        if launcher or past.spans:
-            whole, problem = run_parts(books, folder, policy, launcher, totals)
-            totals = whole or parts.past(folder).summed(empty, plan)
-        else:
-            totals, last, problem = run_blocks(books, now.columns, folder, totals)
-
-    already = f", {plan.runs - books.missing:,} of them there already" if books.missing < plan.runs else ""
-    console.print_results(plan, totals, last)
-    console.say(f"{console.runs(plan.runs)} in {folder.shown}{already}")
-    if policy.report:
-        from runner import compare
-        from runner.analysis import report
-
-        console.say(f"the report is {report.write(compare.compare([folder.path]), folder.report)}")
-    elif plan.runs > 1:
-        console.say(f"compared across seeds: python -m runner.compare {folder.shown_path}")
-    if problem:
-        raise StudyFailedError(problem)
+    pending = study.saved.find_pending(call.plan, study.index)
+    return make_schedule(call.plan, pending, is_resumed=study.saved.is_last_sweep(study.index))
 
 
-def run_blocks(
-    books: "Schedule", columns: "Columns", folder: Folder, totals: "Summary"
-) -> tuple["Summary", Mapping[str, Any] | None, str | None]:
-    """Runs what is missing and appends it to the table: the totals, the last outputs, and what went wrong."""
-    from runner import terminal as console
-    from runner.execution import schedule as ledger
-    from runner.execution import summary, work
-    from runner.program import programs as program
+def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
+    """Executes the pending runs here or in shards; the outcome covers the runs that were there already, too."""
+    from runner import program
 
-    plan, last = books.plan, None
-    with interrupt.requests() as stop, console.progress(books.missing) as advance:
-        for result in work.results(books, columns, folder.results, stop):
-            totals = summary.add(totals, result.block, result.outputs)
-            books, last = ledger.entered(books, result), result.outputs
+    saved, folder = study.saved, study.saved.folder
+    missing = sum(schedule.pending.counts)
+    manifest = saved.extend_manifest(call.plan, study.index, schedule.outputs, study.fingerprint, missing)
+    empty = empty_summary(call.plan, manifest.columns.outputs)
+    summary = add_saved_runs(empty, saved, study.index)
+    if not schedule.runs:
+        return Outcome(summary)
+    write_file(folder.manifest, format_manifest(manifest))
+    devices = [] if is_elsewhere(call) else program.describe_devices()
+    write_environment(folder, collect_environment(devices))
+    write_config(folder, call.config_files)
+    if call.launcher is None and not saved.part_spans:
+        return _execute_here(folder, schedule, manifest, summary)
+    return _execute_shards(call, study, schedule, summary, empty)
+
+
+def _execute_here(folder: Folder, schedule: "Schedule", manifest: Manifest, summary: Summary) -> Outcome:
+    """Executes blocks in this process, and appends them to the table."""
+    from runner import program
+    from runner.execution.blocks import execute_schedule
+    from runner.execution.group_statistics import begin_progress
+
+    progress, outputs = begin_progress(schedule), None
+    with catch_signals() as get_signal, terminal.show_progress(schedule.runs) as advance:
+        for result in execute_schedule(schedule, manifest.columns, folder.results, get_signal):
+            summary = add_block(summary, result.block, result.outputs)
+            progress, outputs = progress.add(result), result.outputs
             advance(len(result.block))
-        number = stop()
-    study.write(folder.programs, ledger.text(books, program.devices()))
-    if books.runs < books.missing and number:
-        raise StudyInterruptedError(number, _stopped(books.runs, books.missing, folder))
-    return totals, last, _failed(books.failed, plan.runs, books.reasons)
+        number = get_signal()
+    write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices())))
+    if number and progress.runs < schedule.runs:
+        raise _interrupted(number, progress.runs, schedule, folder)
+    return Outcome(summary, outputs, _describe_failures(progress.failed, schedule.plan.runs, progress.reasons))
 
 
-def run_parts(
-    books: "Schedule", folder: Folder, policy: Policy, launcher: Shards | None, totals: "Summary"
-) -> tuple["Summary | None", str | None]:
-    """Shares out what is missing over shards, and lets the table take in what they made.
+def _execute_shards(call: Call, study: Study, schedule: "Schedule", summary: Summary, empty: Summary) -> Outcome:
+    """Executes the pending runs in shards, and merges their parts into the table.
 
-    Without a launcher it makes the parts itself: what lies between those that are there. Returns the totals, if
-    every shard can tell its own, and what went wrong.
+    Raises StudyInterruptedError if a signal has left runs pending.
     """
-    from runner import terminal as console
-    from runner.execution import schedule as ledger
-    from runner.program import programs as program
-    from runner.storage import merge as parts
+    folder, plan = study.saved.folder, call.plan
+    for outdated in (folder.programs, folder.stop_request):
+        outdated.unlink(missing_ok=True)
+    number, problems = _run_shards(call, folder, schedule)
+    folder.stop_request.unlink(missing_ok=True)
 
-    plan, spans, problems = books.plan, books.todo.spans, []
-    for old in (folder.programs, folder.end):
-        old.unlink(missing_ok=True)
-    with interrupt.requests(folder.end.touch) as stop, console.progress(books.missing) as advance:
-        if launcher is None:
-            for span in spans:
-                shards.make(plan, folder, span, accept=policy.on_mismatch == "accept", stop=stop, advance=advance)
-        else:
-            problems = launcher.launch(folder, shards.shares(spans, launcher.count), program.cores())
-            while not stop() and any(map(study.in_use, folder.parts)):
-                time.sleep(0.2)  # the launcher has given up, and yet shards go on
-        number = stop()
-    folder.end.unlink(missing_ok=True)
-
-    whole = parts.summed(folder, totals)
-    left = sum(map(len, parts.past(folder).todo(plan).spans))
-    made = books.missing - left
+    whole = add_parts(summary, folder)  # cheaper than reading the table, if no shard was lost
+    merged = open_saved_study(folder)
+    left = sum(map(len, merged.find_pending(plan, study.index).spans))
     if left and number:
-        raise StudyInterruptedError(number, _stopped(made, books.missing, folder))
+        raise _interrupted(number, schedule.runs - left, schedule, folder)
     if left:
         why = f": {problems[0]}" if problems else ""
-        return None, f"{left:,} of {books.missing:,} runs are missing{why}; {goes_on(folder)}"
-    failed, reasons = ledger.failures(folder.programs.read_text() if folder.programs.exists() else "")
-    return whole, _failed(failed, plan.runs, reasons)
+        problem: str | None = f"{left:,} of {schedule.runs:,} runs are missing{why}; {_explain_resuming(folder)}"
+        return Outcome(add_saved_runs(empty, merged, study.index), problem=problem)
+    failed, reasons = count_failures(folder.programs.read_text() if folder.programs.exists() else "")
+    problem = _describe_failures(failed, plan.runs, reasons)
+    return Outcome(add_saved_runs(empty, merged, study.index) if whole is None else whole, problem=problem)
 
 
-def _failed(failed: int, runs: int, reasons: list[str]) -> str | None:
+def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
+    """Starts the shards and waits for them: the signal that arrived, and the messages of errors.
+
+    Without a launcher this process executes the gaps between the parts that an earlier sweep has left.
+    """
+    from runner import program
+    from runner.execution.shards import execute_part, share_spans
+
+    spans, problems = schedule.pending.spans, []
+    with catch_signals(folder.stop_request.touch) as get_signal, terminal.show_progress(schedule.runs) as advance:
+        if call.launcher is None:
+            accept = call.settings.on_mismatch is OnMismatch.ACCEPT
+            for span in spans:
+                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance)
+        else:
+            shares = share_spans(spans, call.launcher.count)
+            problems = call.launcher.launch(folder.path, shares, program.count_cores())
+            while not get_signal() and any(map(is_locked, folder.parts)):
+                time.sleep(POLL_SECONDS)  # the launcher has given up, but shards are still running
+        return get_signal(), problems
+
+
+def summarize(call: Call, study: Study, schedule: "Schedule", outcome: Outcome) -> None:
+    """Prints the results, and writes the report if it is asked for. Raises StudyFailedError if something went wrong."""
+    folder, runs = study.saved.folder, call.plan.runs
+    terminal.print_results(call.plan, outcome.summary, outcome.last_outputs)
+    saved = f", {runs - schedule.runs:,} of them already there" if schedule.runs < runs else ""
+    terminal.print_line(f"{terminal.count_runs(runs)} in {shorten_path(folder.results)}{saved}")
+    if call.settings.report:
+        from runner.analysis.comparison import compare_studies
+        from runner.analysis.report import write_report
+
+        terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
+    elif runs > 1:
+        terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
+    if outcome.problem:
+        raise StudyFailedError(outcome.problem)
+
+
+def _describe_failures(failed: int, runs: int, reasons: list[str]) -> str | None:
     return f"{failed:,} of {runs:,} runs have no result: {reasons[0]}" if failed else None
 
 
-def _stopped(made: int, missing: int, folder: Folder) -> str:
-    return f"stopped after {made:,} of {missing:,} runs; {goes_on(folder)}"
+def _interrupted(number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
+    message = f"interrupted after {done:,} of {schedule.runs:,} runs; {_explain_resuming(folder)}"
+    return StudyInterruptedError(number, message)
 
 
-def goes_on(folder: Folder) -> str:
-    """How a study that was stopped is taken up again."""
-    named = any(word.startswith("study=") for word in sys.orig_argv)
-    words = sys.orig_argv if named else [*sys.orig_argv, f"study={folder.path.name}"]
-    return f"this goes on: {shlex.join(words)}"
-
-
-def leave(error: Exception) -> NoReturn:
-    """Ends with a message on standard error; with `HYDRA_FULL_ERROR=1` the traceback comes first."""
-    if os.environ.get(FULL_ERROR) == "1":
-        traceback.print_exception(error)
-    print(f"error: {configs.explained(error)}", file=sys.stderr)
-    sys.exit(_status(error))
-
-
-def _status(error: Exception) -> int:
-    if isinstance(error, StudyInterruptedError):
-        return 128 + error.number
-    asked_wrongly = InvalidInputError, HydraException, OmegaConfBaseException, NotADirectoryError, IsADirectoryError
-    return 2 if isinstance(error, asked_wrongly) else 1
+def _explain_resuming(folder: Folder) -> str:
+    is_named = any(argument.startswith("study=") for argument in sys.orig_argv)
+    arguments = sys.orig_argv if is_named else [*sys.orig_argv, f"study={folder.path.name}"]
+    return f"resume with: {shlex.join(arguments)}"

@@ -1,6 +1,6 @@
-"""The grid sweeper: a sweep becomes one study, and not one job for each run.
+"""The grid sweeper: a sweep is one study, not one job for each run.
 
-Hydra executes this module twice, so it holds the plugin's shell and nothing with an identity.
+Hydra executes this module twice, so that it must not hold anything whose identity matters.
 """
 
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner.config import overrides as sweep
+from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
+from runner.config.overrides import build_sweep_overrides, quote
 from runner.errors import InvalidInputError
-from runner.execution.shards import Shards
 
 
 @dataclass
 class GridSweeperConf:
-    """`params`, `zip` and `shards` as in the README; `params` are override strings, as for Hydra's own sweeper."""
+    """`params` are swept like overrides on the command line, `zip` lists keys that vary together."""
 
     _target_: str = "hydra_plugins.seedbed.grid.GridSweeper"
     params: dict[str, Any] | None = None
@@ -30,16 +30,13 @@ class GridSweeperConf:
     shards: Any = 1
 
 
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-"""The launcher that runs its jobs one after the other in this process."""
-
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="seedbed")
 
 
 class GridSweeper(Sweeper):
-    """Hands the whole sweep as override strings to one job of the configured launcher.
+    """Gives the whole sweep as override strings to one job of the configured launcher.
 
-    Several shards are jobs of that launcher, too; they are begun and gathered by a job in this process.
+    With several shards, that job runs in this process and starts the shards as jobs of the configured launcher.
     """
 
     def __init__(self, params: dict[str, Any] | None, zip: list[Any], shards: Any) -> None:
@@ -55,27 +52,30 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         loader = self.hydra_context.config_loader
         params = [f"{key}={value}" for key, value in self.params.items()]
-        job = sweep.job(loader, [*params, *arguments], self.zip)
+        overrides = build_sweep_overrides(loader, [*params, *arguments], self.zip)
 
-        # composed once here: an error costs no folder, and the folder's name may depend on the task
-        folder = str(loader.load_sweep_config(self.config, job).hydra.sweep.dir)
+        # composed here first: an error leaves no folder behind, and the folder's name may depend on the task
+        folder = str(loader.load_sweep_config(self.config, overrides).hydra.sweep.dir)
         with open_dict(self.config):
             self.config.hydra.sweep.dir = folder
-        job += [f"hydra.sweep.dir={sweep.quoted(folder)}", "hydra.sweep.subdir=."]
+        overrides += [f"hydra.sweep.dir={quote(folder)}", "hydra.sweep.subdir=."]
 
-        launcher = self._launcher(self.task_function, self.config)
-        if self.shards > 1:
-            shards = Shards(self.shards, launcher, self.config.hydra.launcher, job)
-            here = OmegaConf.masked_copy(self.config, list(self.config))
-            OmegaConf.update(here, "hydra.launcher", {"_target_": BASIC}, merge=False)
-            launcher = self._launcher(partial(self.task_function, launcher=shards), here)
-        returned = launcher.launch([job], initial_job_idx=0)
-        for each in returned:
-            if each.status is JobStatus.FAILED:
-                raise each._return_value  # `return_value` would print a line about the job first
+        returned = self._launcher_of_sweep(overrides).launch([overrides], initial_job_idx=0)
+        for job in returned:
+            if job.status is JobStatus.FAILED:
+                raise job._return_value  # the property `return_value` would print a line about the job first
         return returned
 
-    def _launcher(self, task_function: TaskFunction, config: DictConfig) -> Launcher:
+    def _launcher_of_sweep(self, overrides: list[str]) -> Launcher:
+        launcher = self._instantiate_launcher(self.task_function, self.config)
+        if self.shards == 1:
+            return launcher
+        shards = ShardLauncher(self.shards, launcher, self.config.hydra.launcher, overrides)
+        config = OmegaConf.masked_copy(self.config, list(self.config))
+        OmegaConf.update(config, "hydra.launcher", {"_target_": BASIC_LAUNCHER}, merge=False)
+        return self._instantiate_launcher(partial(self.task_function, launcher=shards), config)
+
+    def _instantiate_launcher(self, task_function: TaskFunction, config: DictConfig) -> Launcher:
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=task_function, config=config
         )

@@ -1,8 +1,7 @@
-"""Pictures of a comparison, by matplotlib: PNG to look at, SVG to print."""
+"""Figures of a comparison, by matplotlib, as PNG and SVG."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,37 +11,36 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from runner import compare
 from runner.analysis import statistics
-from runner.compare import Comparison
-from runner.storage import manifest as record
-from runner.storage import table
+from runner.analysis.comparison import Comparison, group_scores
+from runner.analysis.tables import format_value
+from runner.storage.reader import read_arrays
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Told apart by the colour-blind, and in print together with the markers (Okabe and Ito, 2008)."""
+"""Distinguishable by colour-blind people, and in print together with the markers (Okabe and Ito, 2008)."""
 MARKERS = "osD^vPX"
 MOST_POINTS = 40
-"""Points in one picture: more are not legible."""
+"""Points in one figure; more are not legible."""
 MOST_DOTS = 200
-"""Seeds of one point that are drawn as dots; of more the density is drawn."""
+"""Seeds of a point that are drawn as dots; the density is drawn of more."""
 MOST_LINES = len(COLORS)
 MOST_CURVES = 20_000
-"""Runs whose arrays are read for learning curves."""
+"""Runs of a study whose arrays are read for curves."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the name of its file, and what it shows."""
+    """A figure with the name of its file and its title."""
 
     name: str
     title: str
     figure: Figure
 
 
-def pictures(made: Comparison) -> Iterator[Picture]:
-    """The pictures that a comparison gives rise to, with sensible choices of what to show."""
-    for metric in made.metrics:
-        rows = made.points[made.points["metric"] == metric].reset_index(drop=True)
+def draw_figures(comparison: Comparison) -> Iterator[Picture]:
+    """The figures that fit a comparison: per metric those that its axes allow, and curves of array outputs."""
+    for metric in comparison.metrics:
+        rows = comparison.points[comparison.points["metric"] == metric].reset_index(drop=True)
         if not rows["mean"].notna().any():
             continue
         for name, title, draw in (
@@ -53,17 +51,17 @@ def pictures(made: Comparison) -> Iterator[Picture]:
             ("ecdf", "distribution over the seeds", _ecdf),
             ("profile", "performance profile over the tasks", _profile),
         ):
-            figure = draw(made, metric, rows)
+            figure = draw(comparison, metric, rows)
             if figure is not None:
-                yield Picture(f"{_file(metric)}-{name}", f"{metric}: {title}", figure)
-    yield from _curves(made)
+                yield Picture(f"{_file_name(metric)}-{name}", f"{metric}: {title}", figure)
+    yield from _curves(comparison)
 
 
-def write(made: Comparison, folder: Path) -> list[Path]:
-    """Writes each picture as PNG and SVG, and tells where."""
+def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes each figure as PNG and SVG, and returns the paths."""
     folder.mkdir(exist_ok=True)
     written = []
-    for picture in pictures(made):
+    for picture in draw_figures(comparison):
         for kind in ("png", "svg"):
             path = folder / f"{picture.name}.{kind}"
             picture.figure.savefig(path, dpi=150, metadata={"Date": None} if kind == "svg" else None)
@@ -71,17 +69,17 @@ def write(made: Comparison, folder: Path) -> list[Path]:
     return written
 
 
-def _file(name: str) -> str:
+def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _plain(text: Any) -> str:
-    """A name or a value in a label: matplotlib would take what is between dollars for a formula."""
+def _escape_math(text: Any) -> str:
+    """A name or a value in a label; matplotlib would read text between dollar signs as a formula."""
     return str(text).replace("$", r"\$")
 
 
 def _number(value: Any) -> str:
-    return _plain(f"{value:.4g}" if isinstance(value, float | np.floating) else value)
+    return _escape_math(format_value(value, 4) if isinstance(value, float | np.floating) else value)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -93,16 +91,19 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _label(made: Comparison, metric: str) -> str:
-    goal = made.runs.directions.get(metric)
-    return _plain(metric) + ({"minimize": " (less is better)", "maximize": " (more is better)"}.get(goal or "", ""))
+def _label(comparison: Comparison, metric: str) -> str:
+    goal = comparison.runs.directions.get(metric)
+    hint = {"minimize": " (less is better)", "maximize": " (more is better)"}.get(goal or "", "")
+    return _escape_math(metric) + hint
 
 
-def _names(made: Comparison, rows: pd.DataFrame) -> list[str]:
+def _names(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """A name for each point, of the axes that vary."""
-    if not made.axes:
+    if not comparison.axes:
         return ["all"] * len(rows)
-    return [", ".join(f"{_plain(a)}={_number(row[a])}" for a in made.axes) for row in rows.to_dict("records")]
+    return [
+        ", ".join(f"{_escape_math(a)}={_number(row[a])}" for a in comparison.axes) for row in rows.to_dict("records")
+    ]
 
 
 def _is_spread(values: np.ndarray, times: float = 50) -> bool:
@@ -111,29 +112,14 @@ def _is_spread(values: np.ndarray, times: float = 50) -> bool:
     return bool(len(finite) > 1 and finite.min() > 0 and finite.max() / finite.min() >= times)
 
 
-def _seeds(made: Comparison, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
-    """The finite values of each row's point."""
-    labels = list(made.runs.points.itertuples(index=False, name=None))
-    wanted = [tuple(row) for row in rows[list(made.axes)].itertuples(index=False, name=None)]
-    place = {_key(label): i for i, label in enumerate(labels)}
-    values, point = made.runs.values[metric], made.runs.point
-    order = np.argsort(point, kind="stable")
-    bounds = np.searchsorted(point[order], np.arange(max(1, len(labels)) + 1))
-    found = []
-    for label in wanted:
-        i = place[_key(label)] if made.axes else 0
-        own = values[order[bounds[i] : bounds[i + 1]]]
-        found.append(own[np.isfinite(own)])
-    return found
+def _values(comparison: Comparison, metric: str, rows: pd.DataFrame) -> list[np.ndarray]:
+    """The finite values of each row's point, `(seeds,)`."""
+    return [sample.values for sample in comparison.select_samples(metric, rows)]
 
 
-def _key(label: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(map(str, label))
-
-
-def _points(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure:
+def _points(comparison: Comparison, metric: str, rows: pd.DataFrame) -> Figure:
     rows = rows[:MOST_POINTS]
-    seeds, names = _seeds(made, metric, rows), _names(made, rows)
+    seeds, names = _values(comparison, metric, rows), _names(comparison, rows)
     figure, axes = _axes(7, 1.2 + 0.34 * len(rows))
     if _is_spread(np.concatenate(seeds)):
         axes.set_xscale("log")
@@ -148,11 +134,12 @@ def _points(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure:
         axes.errorbar([row["mean"]], [i], xerr=bounds, fmt="D", color=COLORS[1], markersize=5, capsize=3, linewidth=1.8)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(_label(made, metric))
+    axes.set_xlabel(_label(comparison, metric))
     what = "dots: seeds" if max(map(len, seeds)) <= MOST_DOTS else "grey: density of the seeds"
-    more = len(made.runs.points) - len(rows)
+    more = len(comparison.runs.points) - len(rows)
     axes.set_title(
-        f"{what}; diamond: mean, {100 * made.level:g} % interval" + (f"; {more:,} more points" if more > 0 else ""),
+        f"{what}; diamond: mean, {100 * comparison.level:g} % interval"
+        + (f"; {more:,} more points" if more > 0 else ""),
         fontsize=9,
     )
     return figure
@@ -170,19 +157,19 @@ def _density(axes: Axes, values: np.ndarray, place: int) -> None:
     axes.fill_between(middle, place - half, place + half, color="#9aa7b4", alpha=0.8, linewidth=0, step="mid")
 
 
-def _numeric(made: Comparison, rows: pd.DataFrame) -> list[str]:
+def _numeric(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """The axes with numbers, those of most values first."""
-    names = [name for name in made.axes if pd.api.types.is_numeric_dtype(rows[name]) and rows[name].nunique() > 2]
+    names = [name for name in comparison.axes if pd.api.types.is_numeric_dtype(rows[name]) and rows[name].nunique() > 2]
     return sorted(names, key=lambda name: -rows[name].nunique())
 
 
-def _along(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
+def _along(comparison: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
     """The metric along the numeric axis of most values, a line for each value of a second one."""
-    numeric = _numeric(made, rows)
+    numeric = _numeric(comparison, rows)
     if not numeric:
         return None
     name = numeric[0]
-    others = sorted((a for a in made.axes if a != name), key=lambda a: rows[a].nunique())
+    others = sorted((a for a in comparison.axes if a != name), key=lambda a: rows[a].nunique())
     second = others[-1] if others else None
     fixed = {other: rows[other].iloc[0] for other in others[:-1]}
     for other, value in fixed.items():
@@ -191,27 +178,30 @@ def _along(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
     lines = list(dict.fromkeys(rows[second])) if second else [None]
     for i, value in enumerate(lines[:MOST_LINES]):
         own = (rows if second is None else rows[rows[second] == value]).sort_values(name)
-        label = None if second is None else f"{_plain(second)}={_number(value)}"
+        label = None if second is None else f"{_escape_math(second)}={_number(value)}"
         axes.plot(own[name], own["mean"], color=COLORS[i], marker=MARKERS[i], markersize=5, label=label)
         axes.fill_between(own[name], own["low"], own["high"], color=COLORS[i], alpha=0.18, linewidth=0)
     if _is_spread(rows[name].to_numpy(float), 10):
         axes.set_xscale("log")
     if _is_spread(rows["mean"].to_numpy(float)):
         axes.set_yscale("log")
-    axes.set_xlabel(_plain(name))
-    axes.set_ylabel(_label(made, metric))
-    notes = [f"mean with {100 * made.level:g} % interval", *(f"{_plain(k)}={_number(v)}" for k, v in fixed.items())]
-    notes += [f"{len(lines) - MOST_LINES:,} more values of {_plain(second)}"] if len(lines) > MOST_LINES else []
+    axes.set_xlabel(_escape_math(name))
+    axes.set_ylabel(_label(comparison, metric))
+    notes = [
+        f"mean with {100 * comparison.level:g} % interval",
+        *(f"{_escape_math(k)}={_number(v)}" for k, v in fixed.items()),
+    ]
+    notes += [f"{len(lines) - MOST_LINES:,} more values of {_escape_math(second)}"] if len(lines) > MOST_LINES else []
     axes.set_title("; ".join(notes), fontsize=9)
     if second:
         axes.legend(frameon=False, fontsize=9)
     return figure
 
 
-def _forest(made: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
-    if not len(made.differences):
+def _forest(comparison: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
+    if not len(comparison.differences):
         return None
-    rows = made.differences[made.differences["metric"] == metric].reset_index(drop=True)
+    rows = comparison.differences[comparison.differences["metric"] == metric].reset_index(drop=True)
     rows = rows[rows["interval"] != ""].reset_index(drop=True)[:MOST_POINTS]
     if not len(rows):
         return None
@@ -222,20 +212,20 @@ def _forest(made: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
         color, marker = (COLORS[1], "D") if clear else (COLORS[0], "o")
         bounds = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
         axes.errorbar([row["difference"]], [i], xerr=bounds, fmt=marker, color=color, markersize=5, capsize=3)
-    axes.set_yticks(range(len(rows)), _names(made, rows))
+    axes.set_yticks(range(len(rows)), _names(comparison, rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     against = rows["against"].unique()
-    axes.set_xlabel(f"difference of {_label(made, metric)}")
-    what = f"to {_plain(against[0])}" if len(against) == 1 else "to each point's baseline"
-    axes.set_title(f"{what}, with {100 * made.level:g} % interval (diamond: without zero)", fontsize=9)
+    axes.set_xlabel(f"difference of {_label(comparison, metric)}")
+    what = f"to {_escape_math(against[0])}" if len(against) == 1 else "to each point's baseline"
+    axes.set_title(f"{what}, with {100 * comparison.level:g} % interval (diamond: without zero)", fontsize=9)
     return figure
 
 
-def _heat(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
-    wide = sorted((a for a in made.axes if rows[a].nunique() > 1), key=lambda a: -rows[a].nunique())[:2]
+def _heat(comparison: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
+    wide = sorted((a for a in comparison.axes if rows[a].nunique() > 1), key=lambda a: -rows[a].nunique())[:2]
     if len(wide) < 2 or rows[wide[1]].nunique() > 60:
         return None
-    fixed = {other: rows[other].iloc[0] for other in made.axes if other not in wide}
+    fixed = {other: rows[other].iloc[0] for other in comparison.axes if other not in wide}
     for other, value in fixed.items():
         rows = rows[rows[other] == value]
     grid = rows.pivot_table(index=wide[1], columns=wide[0], values="mean", aggfunc="first", sort=False)
@@ -250,11 +240,11 @@ def _heat(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
         axis.set_ticks(range(0, len(values), step), [_number(value) for value in values[::step]])
     if grid.size <= 100:
         _numbers(axes, grid, image)
-    axes.set_xlabel(_plain(wide[0]))
-    axes.set_ylabel(_plain(wide[1]))
-    figure.colorbar(image, label=_label(made, metric))
+    axes.set_xlabel(_escape_math(wide[0]))
+    axes.set_ylabel(_escape_math(wide[1]))
+    figure.colorbar(image, label=_label(comparison, metric))
     axes.set_title(
-        "; ".join(["mean over the seeds", *(f"{_plain(k)}={_number(v)}" for k, v in fixed.items())]), fontsize=9
+        "; ".join(["mean over the seeds", *(f"{_escape_math(k)}={_number(v)}" for k, v in fixed.items())]), fontsize=9
     )
     return figure
 
@@ -269,12 +259,12 @@ def _numbers(axes: Axes, grid: pd.DataFrame, image: Any) -> None:
                 )
 
 
-def _ecdf(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
-    seeds = _seeds(made, metric, rows[:MOST_LINES])
+def _ecdf(comparison: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
+    seeds = _values(comparison, metric, rows[:MOST_LINES])
     if max(map(len, seeds)) < 3:
         return None
     figure, axes = _axes(7, 4.2)
-    for i, (values, name) in enumerate(zip(seeds, _names(made, rows[:MOST_LINES]), strict=True)):
+    for i, (values, name) in enumerate(zip(seeds, _names(comparison, rows[:MOST_LINES]), strict=True)):
         if len(values):
             shown = np.quantile(values, np.linspace(0, 1, 2001)) if len(values) > 2001 else np.sort(values)
             share = np.linspace(1 / len(shown), 1, len(shown))
@@ -291,7 +281,7 @@ def _ecdf(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
             )
     if _is_spread(np.concatenate(seeds)):
         axes.set_xscale("log")
-    axes.set_xlabel(_label(made, metric))
+    axes.set_xlabel(_label(comparison, metric))
     axes.set_ylabel("share of the seeds at most")
     axes.set_ylim(0, 1.02)
     more = len(rows) - MOST_LINES
@@ -302,77 +292,76 @@ def _ecdf(made: Comparison, metric: str, rows: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _profile(made: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
+def _profile(comparison: Comparison, metric: str, _: pd.DataFrame) -> Figure | None:
     """The share of runs that are at least as good as a threshold, averaged over tasks (Agarwal et al., 2021)."""
-    whole = compare.scores(made.runs, metric)
-    if not whole:
+    groups = group_scores(comparison.runs, comparison.samples, metric)
+    if not groups:
         return None
-    sign = -1.0 if made.runs.directions.get(metric) == "minimize" else 1.0
-    thresholds = np.quantile(np.concatenate([v for own in whole.values() for v in own]), np.linspace(0, 1, 201))
-    others = [name for name in made.axes if name != "task"]
+    sign = -1.0 if comparison.runs.directions.get(metric) == "minimize" else 1.0
+    thresholds = np.quantile(np.concatenate([v for own in groups.values() for v in own]), np.linspace(0, 1, 201))
+    others = [name for name in comparison.axes if name != "task"]
     figure, axes = _axes(7, 4.2)
-    for i, (key, own) in enumerate(list(whole.items())[:MOST_LINES]):
+    for i, (key, own) in enumerate(list(groups.items())[:MOST_LINES]):
         share = statistics.profile([sign * values for values in own], sign * thresholds)
-        label = ", ".join(f"{_plain(a)}={_number(v)}" for a, v in zip(others, key, strict=True))
+        label = ", ".join(f"{_escape_math(a)}={_number(v)}" for a, v in zip(others, key, strict=True))
         axes.plot(
             thresholds, share, color=COLORS[i], marker=MARKERS[i], markevery=25, markersize=5, label=label or "all"
         )
     if _is_spread(thresholds):
         axes.set_xscale("log")
-    axes.set_xlabel(_label(made, metric))
+    axes.set_xlabel(_label(comparison, metric))
     axes.set_ylabel("share of the runs that are better")
-    axes.set_title(f"averaged over {len(next(iter(whole.values())))} tasks", fontsize=9)
+    axes.set_title(f"averaged over {len(next(iter(groups.values())))} tasks", fontsize=9)
     axes.legend(frameon=False, fontsize=9)
     return figure
 
 
-def _curves(made: Comparison) -> Iterator[Picture]:
-    """Array outputs of one axis and at least three elements, as curves over their steps."""
-    for folder in made.runs.studies[:1]:
-        columns = record.required(folder.record).columns
-        curves = [output for output in columns.outputs if len(output.shape) == 1 and output.shape[0] > 2]
-        if not curves or not folder.results.exists():
-            continue
-        frame = table.first_rows(folder.results, columns, MOST_CURVES)
-        for output in curves:
-            figure = _curve(made, frame, output.name)
-            if figure is not None:
-                yield Picture(f"{_file(output.name)}-curves", f"{output.name}: over its steps", figure)
+def _curves(comparison: Comparison) -> Iterator[Picture]:
+    """Array outputs of one axis and at least three elements of the first study, as curves over their steps."""
+    runs = comparison.runs
+    here = np.flatnonzero(runs.study == 0)[:MOST_CURVES]
+    outputs = runs.manifests[0].columns.outputs
+    for output in [output for output in outputs if len(output.shape) == 1 and output.shape[0] > 2]:
+        arrays = read_arrays(runs.studies[0].results, output.name, runs.number[here])
+        figure = _curve(comparison, output.name, runs.point[here], arrays)
+        if figure is not None:
+            yield Picture(f"{_file_name(output.name)}-curves", f"{output.name}: over its steps", figure)
 
 
-def _curve(made: Comparison, frame: pd.DataFrame, name: str) -> Figure | None:
-    axes_here = [a for a in made.axes if a in frame]
-    groups: Any = frame.groupby(axes_here, sort=False, dropna=False) if axes_here else [((), frame)]
+def _curve(comparison: Comparison, name: str, points: np.ndarray, arrays: Sequence[np.ndarray | None]) -> Figure | None:
+    """The mean curve of the first points with its interval; `points` has the point of each array."""
     figure, axes = _axes(7, 4.2)
-    drawn, everything = 0, []
-    for label, rows in groups:
-        stacked = [json.loads(text) for text in rows[name] if isinstance(text, str)]
-        if not stacked or drawn == MOST_LINES:
+    means: list[np.ndarray] = []
+    for point in dict.fromkeys(points.tolist()):
+        curves = [array for array, own in zip(arrays, points, strict=True) if own == point and array is not None]
+        if not curves or len(means) == MOST_LINES:
             continue
-        values = np.array([row for row in stacked if len(row) == len(stacked[0])], dtype=float)
-        mean, count = values.mean(axis=0), len(values)
-        values_of = label if isinstance(label, tuple) else (label,)
-        text = ", ".join(f"{_plain(a)}={_number(v)}" for a, v in zip(axes_here, values_of, strict=True))
-        axes.plot(
-            mean,
-            color=COLORS[drawn],
-            marker=MARKERS[drawn],
-            markevery=max(1, len(mean) // 10),
-            markersize=4,
-            label=text,
-        )
-        if count > 1:
-            half = statistics.stats.t.ppf((1 + made.level) / 2, count - 1) * values.std(axis=0, ddof=1) / np.sqrt(count)
-            axes.fill_between(range(len(mean)), mean - half, mean + half, color=COLORS[drawn], alpha=0.18, linewidth=0)
-        drawn += 1
-        everything.append(mean)
-    if not drawn:
+        values = np.array([curve for curve in curves if len(curve) == len(curves[0])])
+        label = _label_point(comparison, point)
+        _draw_curve(axes, values, COLORS[len(means)], MARKERS[len(means)], label, comparison.level)
+        means.append(values.mean(axis=0))
+    if not means:
         return None
-    if _is_spread(np.concatenate(everything)):
+    if _is_spread(np.concatenate(means)):
         axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel(_plain(name))
-    axes.set_title(f"mean over the seeds with {100 * made.level:g} % interval by Student's t", fontsize=9)
-    if axes_here:
+    axes.set_ylabel(_escape_math(name))
+    axes.set_title(f"mean over the seeds with {100 * comparison.level:g} % interval by Student's t", fontsize=9)
+    if comparison.axes:
         axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _draw_curve(axes: Axes, values: np.ndarray, color: str, marker: str, label: str, level: float) -> None:
+    """The mean of curves `(seeds, steps)` with its interval by Student's t at each step."""
+    mean, count = values.mean(axis=0), len(values)
+    axes.plot(mean, color=color, marker=marker, markevery=max(1, len(mean) // 10), markersize=4, label=label)
+    if count > 1:
+        half = statistics.mean_half_width(values.std(axis=0, ddof=1), count, level)
+        axes.fill_between(range(len(mean)), mean - half, mean + half, color=color, alpha=0.18, linewidth=0)
+
+
+def _label_point(comparison: Comparison, point: int) -> str:
+    """The values of a point's axes."""
+    values = comparison.runs.points.iloc[point].tolist() if comparison.axes else []
+    return ", ".join(f"{_escape_math(a)}={_number(v)}" for a, v in zip(comparison.axes, values, strict=True))

@@ -1,8 +1,9 @@
-"""The runs of studies as they are compared: which point each one belongs to, and what came out."""
+"""Studies loaded for a comparison: the point of each run, its replicate, and its metrics."""
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -13,14 +14,11 @@ import pandas as pd
 
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
-from runner.storage import manifest as record
-from runner.storage import table
+from runner.plan.status import Status
 from runner.storage.folder import Folder
-from runner.storage.manifest import Manifest
+from runner.storage.manifest import Manifest, require_manifest
+from runner.storage.reader import CodedRows, read_coded_rows, read_frame
 from runner.storage.run_index import RunIndex
-
-OK, NONFINITE, FAILED = 0, 1, 2
-_STATUS = {b"ok": OK, b"nonfinite": NONFINITE, b"failed": FAILED}
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": np.mean,
@@ -29,20 +27,23 @@ REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
     "norm": np.linalg.norm,
     "last": lambda values: values.reshape(-1)[-1],
 }
-"""What may stand for an array: `y.mean`, or an index such as `y.0` or `y.2.1`."""
+"""Numbers that an array can be reduced to, as in `y.mean`; or an index, as in `y.0` or `y.2.1`."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs by their points, which are numbered in the order of the tables.
+    """Runs with their points, which are numbered in the order of the tables.
 
-    `points` has a row for each point and a column for each axis. Per run, `(runs,)`: `point`, `seed` (-1 for
-    none), `replicate` (equal for runs that are paired: of one seed, and of the axes that are not compared by),
-    `status`, and of each metric the value, float64.
+    `points` has a row for each point and a column for each axis. Per run, `(runs,)`: the index of its `study`, its
+    `number` in that study's table, its `point`, `seed` (-1 for none), `replicate` (equal for runs that are paired:
+    those with equal seeds and equal values of the pooled axes), `status`, and the value of each metric, float64.
     """
 
     studies: tuple[Folder, ...]
+    manifests: tuple[Manifest, ...]
     points: pd.DataFrame
+    study: np.ndarray
+    number: np.ndarray
     point: np.ndarray
     seed: np.ndarray
     replicate: np.ndarray
@@ -50,25 +51,30 @@ class Runs:
     values: Mapping[str, np.ndarray]
     directions: Mapping[str, str]
     planned: np.ndarray
-    """Runs of each point, `(points,)`, those that are still to be made among them."""
-    unfinished: int
-    """Runs that are still to be made."""
+    """Runs of each point, `(points,)`, pending ones included."""
+    pending: int
+    """Runs that are still to be executed."""
     pooled: tuple[str, ...] = ()
-    """Axes that vary within a point, because it is not compared by them."""
-    categories: tuple[str, ...] = ()
-    """Outputs that are words, which nothing is estimated of."""
+    """Axes that vary within a point, because the comparison is not by them."""
+    categorical: tuple[str, ...] = ()
+    """Categorical outputs, which have no estimates."""
 
     def __len__(self) -> int:
         return len(self.point)
 
+    def numbers_of(self, study: int) -> np.ndarray:
+        """The numbers of the runs of one study, int64, ascending."""
+        return self.number[self.study == study]
+
 
 @dataclass(frozen=True)
-class _Study:
-    """The columns of one table: codes into the texts of all studies."""
+class _Table:
+    """The columns of one study's table: codes into the texts of all studies."""
 
     folder: Folder
-    known: Manifest
+    manifest: Manifest
     codes: Mapping[str, np.ndarray]
+    number: np.ndarray
     seed: np.ndarray
     status: np.ndarray
     values: Mapping[str, np.ndarray]
@@ -78,7 +84,21 @@ Texts = dict[str, dict[str, int]]
 """Of each parameter the texts of its cells, numbered in the order of the tables."""
 
 
-def load(
+def read_study(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """The table of a study as a DataFrame, in run order and with the dtypes that its values had.
+
+    `folder` is that of the study, such as `outputs/lr_scan`. Seeds are uint32, floats float32, categories strings, and
+    the cells of array outputs are NumPy arrays of the output's shape and dtype. Failed runs have missing values.
+    Raises InvalidInputError for a folder without a study, and for a damaged table.
+
+        >>> import runner
+        >>> runner.read("outputs/lr_scan").groupby("lr")["loss_after"].mean()
+    """
+    place = Folder(Path(folder))
+    return read_frame(place.results, require_manifest(place.manifest).columns)
+
+
+def load_runs(
     folders: Sequence[Path],
     metrics: Sequence[str] | None = None,
     by: Sequence[str] | None = None,
@@ -86,123 +106,128 @@ def load(
 ) -> Runs:
     """The runs of studies.
 
-    `metrics` and `by` are names; where None, all numbers, or else the means of the arrays, and all axes that vary.
-    `keep` is an expression of pandas.
+    `metrics` and `by` are names of metrics and axes; None takes all scalar outputs (or the means of arrays, if there
+    are no scalars) and all axes that vary. `keep` is an expression for `pandas.DataFrame.eval` that selects runs.
 
-    Raises InvalidInputError for a folder without a study, a damaged table, an unknown metric or axis, and a filter that
-    cannot be evaluated or keeps nothing.
+    Raises InvalidInputError for a folder without a study, a damaged table, an unknown metric or axis, and a filter
+    that cannot be evaluated or selects nothing.
     """
     places = [Folder(Path(folder)) for folder in folders]
-    records = [record.required(folder.record) for folder in places]
-    chosen = _metrics(records, metrics)
+    manifests = [require_manifest(folder.manifest) for folder in places]
+    chosen = _choose_metrics(manifests, metrics)
     texts: Texts = {}
-    studies = [_read(folder, known, chosen, texts) for folder, known in zip(places, records, strict=True)]
-    codes = _joined(studies, texts)
-    seed, status = (np.concatenate([getattr(study, name) for study in studies]) for name in ("seed", "status"))
-    values = {name: np.concatenate([study.values[name] for study in studies]) for name in chosen}
-    if not len(seed):
+    tables = [_read_table(folder, known, chosen, texts) for folder, known in zip(places, manifests, strict=True)]
+    codes = _join_codes(tables, texts)
+    columns = {name: np.concatenate([getattr(t, name) for t in tables]) for name in ("number", "seed", "status")}
+    columns["study"] = np.repeat(np.arange(len(tables)), [len(table.seed) for table in tables])
+    values = {name: np.concatenate([table.values[name] for table in tables]) for name in chosen}
+    if not len(columns["seed"]):
         raise InvalidInputError(f"{' and '.join(str(folder.path) for folder in places)}: no run is done yet")
-    labels = {name: _labels(name, records, found) for name, found in texts.items()}
-    kept = np.ones(len(seed), dtype=bool) if keep is None else _kept(keep, codes, labels, seed, values)
-    seed, status = seed[kept], status[kept]
-    values, codes = ({name: column[kept] for name, column in of.items()} for of in (values, codes))
+    labels = {name: _convert_texts(name, manifests, cells) for name, cells in texts.items()}
+    kept = np.ones(len(columns["seed"]), dtype=bool)
+    if keep is not None:
+        kept = _evaluate_filter(keep, codes, labels, columns["seed"], values)
+    columns, values, codes = ({n: column[kept] for n, column in group.items()} for group in (columns, values, codes))
 
     varying = [name for name, column in codes.items() if _varies(column, codes["task"])]
-    axes = varying if by is None else _chosen(by, [*codes, "seed"], "axis")
-    points, point = _numbered({name: codes[name] for name in axes}, len(seed))
+    axes = varying if by is None else _check_axes(by, codes)
+    rows = len(columns["seed"])
+    points, (first, point) = _number_rows({name: codes[name] for name in axes}, rows)
     frame = pd.DataFrame(
-        {name: [labels[name][code] for code in points[name]] for name in axes}, index=range(len(point[0]))
+        {name: [labels[name][code] for code in points[name]] for name in axes}, index=range(len(first))
     )
-    rest = [name for name in varying if name not in axes]
-    _, (_, replicate) = _numbered({"seed": seed, **{name: codes[name] for name in rest}}, len(seed))
+    pooled = [name for name in varying if name not in axes]
+    _, (_, replicate) = _number_rows({"seed": columns["seed"], **{name: codes[name] for name in pooled}}, rows)
     runs = Runs(
-        tuple(places),
-        frame,
-        point[1],
-        seed,
-        replicate,
-        status,
-        values,
-        _directions(records),
-        np.empty(0),
-        0,
-        tuple(rest),
-        tuple(name for name, output in _outputs(records).items() if output.is_categorical),
+        studies=tuple(places),
+        manifests=tuple(manifests),
+        points=frame,
+        point=point,
+        replicate=replicate,
+        **columns,
+        values=values,
+        directions={name: way for manifest in manifests for name, way in manifest.metrics.items()},
+        planned=np.empty(0),
+        pending=0,
+        pooled=tuple(pooled),
+        categorical=tuple(name for name, output in _outputs(manifests).items() if output.is_categorical),
     )
-    planned, unfinished = _planned(runs, studies, bool(kept.all()) and by is None)
-    return replace(runs, planned=planned, unfinished=unfinished)
+    planned, pending = _count_planned(runs, tables, is_whole=bool(kept.all()) and by is None)
+    return replace(runs, planned=planned, pending=pending)
 
 
-def _metrics(records: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
-    outputs = _outputs(records)
+def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
+    outputs = _outputs(manifests)
     scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_categorical]
     arrays = [name for name, output in outputs.items() if output.shape != ()]
     if asked is None:
         return scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
-        if name not in scalars and not (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):
-            has = (", ".join(scalars) or "none") + (f"; of arrays: {_parts(arrays)}" if arrays else "")
-            is_categorical = name in outputs and outputs[name].is_categorical
-            what = f"{name!r} is a word and no metric" if is_categorical else f"there is no metric {name!r}"
-            raise InvalidInputError(f"{what}; there are: {has}")
+        if name in scalars or (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):
+            continue
+        parts = ", ".join(f"{array}.{{{','.join(REDUCTIONS)},0,…}}" for array in arrays)
+        has = (", ".join(scalars) or "none") + (f"; of arrays: {parts}" if arrays else "")
+        is_categorical = name in outputs and outputs[name].is_categorical
+        what = f"{name!r} is categorical and not a metric" if is_categorical else f"there is no metric {name!r}"
+        raise InvalidInputError(f"{what}; there are: {has}")
     return list(asked)
 
 
-def _outputs(records: Sequence[Manifest]) -> dict[str, Output]:
-    return {output.name: output for known in records for output in known.columns.outputs}
+def _outputs(manifests: Sequence[Manifest]) -> dict[str, Output]:
+    return {output.name: output for manifest in manifests for output in manifest.columns.outputs}
 
 
-def _parts(arrays: Sequence[str]) -> str:
-    return ", ".join(f"{name}.{{{','.join(REDUCTIONS)},0,…}}" for name in arrays)
-
-
-def _chosen(asked: Sequence[str], has: Sequence[str], what: str) -> list[str]:
+def _check_axes(asked: Sequence[str], codes: Mapping[str, Any]) -> list[str]:
     for name in asked:
-        if name not in has or name == "seed":
-            raise InvalidInputError(
-                f"there is no {what} {name!r}; there are: {', '.join(n for n in has if n != 'seed')}"
-            )
+        if name not in codes:
+            raise InvalidInputError(f"there is no axis {name!r}; there are: {', '.join(codes)}")
     return list(asked)
 
 
-def _read(folder: Folder, known: Manifest, metrics: Sequence[str], texts: Texts) -> _Study:
-    """One table, with the texts of its parameters added to those of all."""
-    has = {output.name: output.shape for output in known.columns.outputs if not output.is_categorical}
-    wanted = {name: name if name in has else name.partition(".")[0] for name in metrics}
-    outputs = [name for name in dict.fromkeys(wanted.values()) if name in has]
-    batches = (
-        list(map(_compact, table.coded(folder.results, known.columns, outputs))) if folder.results.exists() else []
-    )
-    names = [name for name in ("task", *known.columns.parameters) if name != "seed"]
+def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], texts: Texts) -> _Table:
+    """One table; the texts of its parameters are added to those of all tables."""
+    columns = manifest.columns
+    has = {output.name for output in columns.outputs if not output.is_categorical}
+    bases = {name: name if name in has else name.partition(".")[0] for name in metrics}
+    outputs = [name for name in dict.fromkeys(bases.values()) if name in has]
+    batches: list[CodedRows] = []
+    if folder.results.exists():
+        batches = [_compact(batch) for batch in read_coded_rows(folder.results, columns, outputs)]
     codes = {
-        name: _merged(
+        name: _merge_codes(
             [batch.texts[name] for batch in batches],
             [batch.codes[name] for batch in batches],
             texts.setdefault(name, {}),
         )
-        for name in names
+        for name in ("task", *columns.parameters)
+        if name != "seed"
     }
     rows = sum(len(batch.seeds) for batch in batches)
     values = {
-        metric: np.concatenate([np.empty(0), *(_values(batch.outputs[base], metric) for batch in batches)])
+        metric: np.concatenate([np.empty(0), *(_reduce_output(batch.outputs[base], metric) for batch in batches)])
         if base in has
         else np.full(rows, np.nan)
-        for metric, base in wanted.items()
+        for metric, base in bases.items()
     }
+    number = np.concatenate([np.empty(0, np.int64), *(batch.numbers for batch in batches)])
     seed = np.concatenate([np.empty(0, np.int64), *(batch.seeds for batch in batches)])
-    status = np.concatenate([np.empty(0, np.int8), *(batch.status for batch in batches)])
-    return _Study(folder, known, codes, seed, status, values)
+    status = np.concatenate([np.empty(0, np.int8), *(batch.statuses for batch in batches)])
+    return _Table(folder, manifest, codes, number, seed, status, values)
 
 
-def _compact(batch: table.Coded) -> table.Coded:
-    status = np.full(len(batch.status), FAILED, dtype=np.int8)
-    for text, code in _STATUS.items():
-        status[batch.status == text] = code
-    return replace(batch, status=status)
+STATUS_CODES = {status: code for code, status in enumerate(Status)}
+"""Statuses as int8, a byte for each of millions of runs."""
 
 
-def _merged(texts: Sequence[list[str]], codes: Sequence[np.ndarray], known: dict[str, int]) -> np.ndarray:
+def _compact(batch: CodedRows) -> CodedRows:
+    codes = np.full(len(batch.statuses), STATUS_CODES[Status.FAILED], dtype=np.int8)
+    for status, code in STATUS_CODES.items():
+        codes[batch.statuses == status.value] = code
+    return replace(batch, statuses=codes)
+
+
+def _merge_codes(texts: Sequence[list[str]], codes: Sequence[np.ndarray], known: dict[str, int]) -> np.ndarray:
     """Codes into the texts of all batches, which grow in the order in which they appear."""
     parts = [np.empty(0, np.int32)]
     for names, column in zip(texts, codes, strict=True):
@@ -211,8 +236,8 @@ def _merged(texts: Sequence[list[str]], codes: Sequence[np.ndarray], known: dict
     return np.concatenate(parts)
 
 
-def _values(column: Any, metric: str) -> np.ndarray:
-    """A scalar as it is, or a part of each array; NaN where a run has none."""
+def _reduce_output(column: Any, metric: str) -> np.ndarray:
+    """A scalar unchanged, or a number of each array; NaN where a run has none."""
     if isinstance(column, np.ndarray):
         return column
     part = metric.partition(".")[2]
@@ -223,75 +248,83 @@ def _values(column: Any, metric: str) -> np.ndarray:
         raise InvalidInputError(f"{metric}: {error}") from error
 
 
-def _joined(studies: Sequence[_Study], texts: Texts) -> dict[str, np.ndarray]:
-    """The codes of all studies' runs: of their parameters, and of the facts in which the studies differ."""
+def _join_codes(tables: Sequence[_Table], texts: Texts) -> dict[str, np.ndarray]:
+    """The codes of all runs: of their parameters, and of the entries of the fingerprint in which studies differ."""
     codes = {}
     for name in list(texts):
-        lone = [np.full(len(study.seed), -1, dtype=np.int32) for study in studies]
-        codes[name] = np.concatenate([study.codes.get(name, lone[i]) for i, study in enumerate(studies)])
-    facts = [{key.partition(": ")[2] or key: value for key, value in study.known.facts.items()} for study in studies]
-    for name in dict.fromkeys(name for each in facts for name in each):
-        told = [json.dumps(each.get(name)) for each in facts]
-        if name not in codes and name != "outputs" and len(set(told)) > 1:
-            codes[name] = _of_study(studies, [str(each.get(name)) for each in facts], texts.setdefault(name, {}))
-    if len(studies) > 1 and _overlap(studies, codes):
-        names = [study.folder.path.name for study in studies]
-        codes["study"] = _of_study(studies, names, texts.setdefault("study", {}))
+        codes[name] = np.concatenate(
+            [table.codes.get(name, np.full(len(table.seed), -1, dtype=np.int32)) for table in tables]
+        )
+    entries = [_list_entries(table.manifest) for table in tables]
+    for name in dict.fromkeys(name for each in entries for name in each):
+        values = [each.get(name) for each in entries]
+        if name not in codes and len({json.dumps(value) for value in values}) > 1:
+            codes[name] = _repeat_codes(tables, [str(value) for value in values], texts.setdefault(name, {}))
+    if len(tables) > 1 and _has_equal_runs(tables, codes):
+        names = [table.folder.path.name for table in tables]
+        codes["study"] = _repeat_codes(tables, names, texts.setdefault("study", {}))
     return codes
 
 
-def _of_study(studies: Sequence[_Study], names: Sequence[str], known: dict[str, int]) -> np.ndarray:
+def _list_entries(manifest: Manifest) -> dict[str, Any]:
+    """What may distinguish the runs of two studies and is in no column; names of outputs do not."""
+    values = {name: value for own in manifest.fingerprint.values.values() for name, value in own.items()}
+    values.pop("outputs", None)
+    return manifest.fingerprint.describe_environment() | values
+
+
+def _repeat_codes(tables: Sequence[_Table], names: Sequence[str], known: dict[str, int]) -> np.ndarray:
     numbers = [known.setdefault(name, len(known)) for name in names]
-    return np.repeat(np.array(numbers, dtype=np.int32), [len(study.seed) for study in studies])
+    return np.repeat(np.array(numbers, dtype=np.int32), [len(table.seed) for table in tables])
 
 
-def _overlap(studies: Sequence[_Study], codes: Mapping[str, np.ndarray]) -> bool:
-    """Whether two studies have runs that nothing tells apart."""
-    seeds = np.concatenate([study.seed for study in studies])
-    first, _ = _numbered({"seed": seeds, **codes}, len(seeds))
+def _has_equal_runs(tables: Sequence[_Table], codes: Mapping[str, np.ndarray]) -> bool:
+    """Whether two studies have runs with equal seeds and codes."""
+    seeds = np.concatenate([table.seed for table in tables])
+    first, _ = _number_rows({"seed": seeds, **codes}, len(seeds))
     return len(first["seed"]) < len(seeds)
 
 
-def _labels(name: str, records: Sequence[Manifest], texts: Mapping[str, int]) -> list[Any]:
-    """What the codes of a parameter stand for, as values of its type; the last one, -1, is None."""
-    kinds = {known.columns.parameters.get(name, "text") for known in records}
+def _convert_texts(name: str, manifests: Sequence[Manifest], texts: Mapping[str, int]) -> list[Any]:
+    """The values that the codes of a parameter represent, with its type; the last one, for code -1, is None."""
+    kinds = {known.columns.parameters.get(name, "text") for known in manifests}
     convert: Callable[[str], Any] = str
     if kinds <= {"float32", "float64", "int64", "uint32"}:
         convert = float if kinds & {"float32", "float64"} else int
     return [*map(convert, texts), None]
 
 
-def _kept(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> np.ndarray:
-    """Which runs an expression such as `lr < 0.1 and seed < 10` keeps."""
+def _evaluate_filter(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> np.ndarray:
+    """Which runs an expression such as `lr < 0.1 and seed < 10` selects, bool `(runs,)`."""
     columns = {name: np.array(labels[name], dtype=object)[codes[name]] for name in codes if name in keep}
     columns = {name: pd.Series(column).infer_objects() for name, column in columns.items()}
     columns |= {name: pd.Series(column) for name, column in {"seed": seed, **values}.items() if name in keep}
     has = ", ".join([*codes, "seed", *values])
     try:
         found = pd.DataFrame(columns).eval(keep)
-    except Exception as error:  # whatever an expression does
+    except Exception as error:  # an expression can raise anything
         raise InvalidInputError(
             f"the filter {keep!r} cannot be evaluated ({str(error).splitlines()[0]}); there are: {has}"
         ) from error
     if not isinstance(found, pd.Series) or found.dtype != bool:
-        raise InvalidInputError(f"the filter {keep!r} is no condition; there are: {has}")
+        raise InvalidInputError(f"the filter {keep!r} is not a condition; there are: {has}")
     if not found.any():
-        raise InvalidInputError(f"the filter {keep!r} keeps none of {len(seed):,} runs")
+        raise InvalidInputError(f"the filter {keep!r} selects none of {len(seed):,} runs")
     return found.to_numpy()
 
 
 def _varies(column: np.ndarray, task: np.ndarray) -> bool:
-    """Whether a parameter has several values, and not only tasks that do not know it."""
+    """Whether a parameter has several values, not counting tasks that do not have it."""
     known = column[column >= 0]
     if len(known) and known.min() != known.max():
         return True
     return len(known) < len(column) and any(len(np.unique(column[task == each])) > 1 for each in np.unique(task))
 
 
-def _numbered(
+def _number_rows(
     columns: Mapping[str, np.ndarray], rows: int
 ) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Distinct rows of some columns, in the order of their first, and for each row `(first, number)`."""
+    """Distinct rows of some columns in the order in which they appear, their first rows, and the number of each row."""
     if not columns:
         return {}, (np.zeros(1, dtype=np.int64), np.zeros(rows, dtype=np.int64))
     key = np.zeros(rows, dtype=np.int64)
@@ -308,45 +341,43 @@ def _numbered(
     return {name: column[first] for name, column in columns.items()}, (first, place[number])
 
 
-def _directions(records: Sequence[Manifest]) -> dict[str, str]:
-    return {name: direction for known in records for name, direction in known.metrics.items()}
+def _count_planned(runs: Runs, tables: Sequence[_Table], *, is_whole: bool) -> tuple[np.ndarray, int]:
+    """The runs of each point with the pending ones, int64 `(points,)`, and the number of pending runs.
 
-
-def _planned(runs: Runs, studies: Sequence[_Study], is_whole: bool) -> tuple[np.ndarray, int]:
-    """The runs of each point with those that are still to be made, and how many these are.
-
-    Only the last call of a study can have runs that are still to be made; where points are filtered or pooled,
-    what is there counts.
+    Only the last call of a study can have pending runs. Where points are filtered or pooled, only runs with a row
+    are counted.
     """
-    there = np.bincount(runs.point, minlength=len(runs.points))
-    left = sum(max(0, study.known.planned - len(study.seed)) for study in studies)
-    if not left or not is_whole:
-        return there, left
+    done = np.bincount(runs.point, minlength=len(runs.points))
+    pending = sum(max(0, table.manifest.planned - len(table.seed)) for table in tables)
+    if not pending or not is_whole:
+        return done, pending
     names = list(runs.points.columns)
-    places = {_key(row): place for place, row in enumerate(runs.points.itertuples(index=False, name=None))}
-    planned = there.copy()
-    for study in studies:
-        for label, column in _extended(study.known.extents[-1], names):
-            place = places.get(_key(label))
+    places = {_point_key(row): place for place, row in enumerate(runs.points.itertuples(index=False, name=None))}
+    planned = done.copy()
+    for table in tables:
+        for label, column in _list_points(table.manifest.indexes[-1], names):
+            place = places.get(_point_key(label))
             if place is not None:
                 seeds = set(runs.seed[runs.point == place].tolist())
                 planned[place] += sum(int(seed) not in seeds for seed in column)
-    return planned, left
+    return planned, pending
 
 
-def _key(label: Sequence[Any]) -> tuple[Any, ...]:
+def _point_key(label: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(float(np.float32(value)) if isinstance(value, float | np.floating) else str(value) for value in label)
 
 
-def _extended(extent: RunIndex, names: Sequence[str]) -> Any:
-    """Of each point of a product its label, in the order of `names`, and its seeds."""
-    others = [axis for axis in extent.axes if set(axis) != {"seed"}]
-    seeds = next((axis["seed"] for axis in extent.axes if set(axis) == {"seed"}), None)
-    for part in extent.parts:
-        static = dict(json.loads(part.key))
+def _list_points(index: RunIndex, names: Sequence[str]) -> Iterator[tuple[list[Any], np.ndarray]]:
+    """The label of each point of an index, in the order of `names`, and its seeds."""
+    others = [axis for axis in index.axes if set(axis) != {"seed"}]
+    seeds = next((axis["seed"] for axis in index.axes if set(axis) == {"seed"}), None)
+    for segment in index.segments:
+        static = dict(json.loads(segment.key))
         for places in np.ndindex(*(len(next(iter(axis.values()))) for axis in others)):
-            values = {**static, **part.base}
+            values = {**static, **segment.base}
             for axis, place in zip(others, places, strict=True):
                 values |= {name: column[place] for name, column in axis.items()}
-            own = seeds if seeds is not None else np.array([values.get("seed", -1)])
-            yield [values.get(name) for name in names], own
+            yield (
+                [values.get(name) for name in names],
+                seeds if seeds is not None else np.array([values.get("seed", -1)]),
+            )

@@ -6,10 +6,10 @@ Where scipy has a procedure it is taken from there. Every interval is two-sided 
 import math
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 BOOTSTRAP_SEEDS = 30
 """From so many values on an interval of the mean is a bootstrap: one of 3 would cover 75 %, one of 20 92 %."""
@@ -57,8 +57,13 @@ def mean_interval(values: np.ndarray, level: float) -> Interval:
         ).confidence_interval
         if math.isfinite(found.low) and math.isfinite(found.high):
             return Interval(float(found.low), float(found.high), BCA)
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * spread / math.sqrt(count)
+    half = float(mean_half_width(spread, count, level))
     return Interval(mean - half, mean + half, T)
+
+
+def mean_half_width(spread: Any, count: int, level: float) -> Any:
+    """Half the width of Student's interval of a mean, from standard deviations of `count` values each."""
+    return stats.t.ppf((1 + level) / 2, count - 1) * spread / math.sqrt(count)
 
 
 def welch_interval(a: np.ndarray, b: np.ndarray, level: float) -> Interval:
@@ -171,13 +176,10 @@ def detectable(seeds: int, alpha: float) -> float:
     """The smallest effect size d_z that a paired t-test shows with 80 % power; NaN for fewer than two seeds."""
     if seeds < 2:
         return math.nan
-    low, high = 0.0, 1.0
+    high = 1.0
     while power(high, seeds, alpha) < POWER:
-        low, high = high, 2 * high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if power(middle, seeds, alpha) < POWER else (low, middle)
-    return high
+        high *= 2
+    return float(optimize.brentq(lambda size: power(size, seeds, alpha) - POWER, 0.0, high, rtol=1e-12))
 
 
 def seeds_needed(size: float, alpha: float, most: int = 10**6) -> int | None:
@@ -239,9 +241,3 @@ def _share_above(values: np.ndarray, ordered: np.ndarray) -> float:
 def profile(scores: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
     """The performance profile `(thresholds,)`: the share of runs above each, averaged over tasks (as above)."""
     return np.mean([(task[None, :] > thresholds[:, None]).mean(axis=1) for task in scores], axis=0)
-
-
-def runs_of(sorted_codes: np.ndarray) -> list[slice]:
-    """The stretches of equal neighbours in sorted codes `(rows,)`."""
-    bounds = [0, *(np.flatnonzero(np.diff(sorted_codes)) + 1).tolist(), len(sorted_codes)]
-    return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]

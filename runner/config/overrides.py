@@ -1,4 +1,4 @@
-"""A sweep: override strings in Hydra's grammar, parsed into the keys that vary and their values."""
+"""Override strings in Hydra's grammar, parsed into the keys that a sweep varies and their values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,55 +12,48 @@ from runner.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweptKey:
     """One key with its values; `prefix` is `+` or `++` where the override adds the key to the config.
 
-    A config group has its options as strings, and is composed; any other key is a value.
+    A config group (`is_group`) has the names of its options as values, and each is composed; the values of any other
+    key are YAML values.
     """
 
     key: str
     prefix: str
-    group: bool
+    is_group: bool
     values: Sequence[Any]
 
-    def choice(self, index: int) -> str:
-        """The override that takes one option of a config group."""
+    def select_option(self, index: int) -> str:
+        """The override that selects one option of a config group."""
         return f"{self.prefix}{self.key}={self.values[index]}"
 
 
-Bundle = tuple[Swept, ...]
-"""Keys that go together: one alone, or several of one length that are zipped."""
+Zip = tuple[SweptKey, ...]
+"""Keys that vary together: a single one, or several with equally many values."""
 
 
-def job(loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any]) -> list[str]:
+def build_sweep_overrides(loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any]) -> list[str]:
     """The overrides of the one job that runs a whole sweep.
 
-    What does not sweep holds as it is; of each swept config group the first option is composed; and the
-    sweep itself goes along as strings. Of one key the later override counts. `zipped` is a list of keys,
-    or a list of such lists.
+    Overrides that do not sweep are passed on. Of each swept config group the first option is selected, and the sweep
+    itself is passed as strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys,
+    or a list of such lists. Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
-    last = {override.get_key_element(): override for override in _parse(loader, overrides)}
+    last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
     lines = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     axes = [str(override.input_line) for override in last.values() if override.is_sweep_override()]
-    zips = _zips(zipped)
-    groups = [key.choice(0) for bundle in bundles(loader, axes, zips) for key in bundle if key.group]
-    texts = ",".join(map(quoted, axes))
-    keys = ",".join(f"[{','.join(map(quoted, names))}]" for names in zips)
-    return [*lines, *groups, f"sweep.axes=[{texts}]", f"sweep.zip=[{keys}]"]
+    zips = _normalize_zips(zipped)
+    groups = [key.select_option(0) for keys in parse_sweep(loader, axes, zips) for key in keys if key.is_group]
+    quoted_axes = ",".join(map(quote, axes))
+    quoted_zips = ",".join(f"[{','.join(map(quote, names))}]" for names in zips)
+    return [*lines, *groups, f"sweep.axes=[{quoted_axes}]", f"sweep.zip=[{quoted_zips}]"]
 
 
-def _zips(zipped: Sequence[Any]) -> list[list[str]]:
-    groups = [zipped] if zipped and all(isinstance(key, str) for key in zipped) else list(zipped)
-    for keys in groups:
-        if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
-            raise InvalidInputError(f"zip takes a list of keys, or a list of such lists, got {list(zipped)}")
-    return [list(keys) for keys in groups]
+def select_first_task(arguments: Sequence[str]) -> list[str]:
+    """The command line with the first of several tasks selected before their sweep.
 
-
-def with_first_task(arguments: Sequence[str]) -> list[str]:
-    """The command line with the first of several tasks named alone before their sweep.
-
-    Hydra composes a sweep once without what is swept: with the default task, whose config would refuse a
+    Hydra composes a sweep once without the swept keys, that is with the default task, whose config would refuse a
     parameter that only the swept tasks have.
     """
     extended = []
@@ -73,47 +66,47 @@ def with_first_task(arguments: Sequence[str]) -> list[str]:
     return extended
 
 
-def bundles(loader: ConfigLoader, axes: Sequence[str], zipped: Sequence[Sequence[str]] = ()) -> list[Bundle]:
-    """The keys of a sweep in the order given, zipped ones in the place of their first.
+def parse_sweep(loader: ConfigLoader, axes: Sequence[str], zipped: Sequence[Sequence[str]] = ()) -> list[Zip]:
+    """The keys of a sweep in the order given, zipped ones at the place of their first.
 
     Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
-    swept = {axis.key: axis for axis in (_swept(loader, override) for override in _parse(loader, axes))}
+    keys = {key.key: key for key in (_parse_key(loader, override) for override in _parse_overrides(loader, axes))}
     partners: dict[str, tuple[str, ...]] = {}
-    for keys in zipped:
-        _check_zip(keys, swept, partners)
-        partners |= dict.fromkeys(keys, tuple(keys))
-    return [tuple(swept[key] for key in keys) for keys in dict.fromkeys(partners.get(key, (key,)) for key in swept)]
+    for names in zipped:
+        _check_zip(names, keys, partners)
+        partners |= dict.fromkeys(names, tuple(names))
+    return [tuple(keys[name] for name in names) for names in dict.fromkeys(partners.get(key, (key,)) for key in keys)]
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """`text` as a string of Hydra's override grammar."""
     return QuotedString(text, Quote.double).with_quotes()
 
 
-def _parse(loader: ConfigLoader, overrides: Sequence[str]) -> list[Override]:
+def _parse_overrides(loader: ConfigLoader, overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
 
 
-def _swept(loader: ConfigLoader, override: Override) -> Swept:
+def _parse_key(loader: ConfigLoader, override: Override) -> SweptKey:
     if not override.is_discrete_sweep():
         raise InvalidInputError(
-            f"{override.input_line}: an interval has no values; give a list, or range(start,stop,step)"
+            f"{override.input_line}: an interval has no discrete values; give a list, or range(start,stop,step)"
         )
-    group = bool(loader.get_group_options(override.key_or_group))
-    values = list(override.sweep_iterator(Transformer.str)) if group else _values(override)
+    is_group = bool(loader.get_group_options(override.key_or_group))
+    values = list(override.sweep_iterator(Transformer.str)) if is_group else _list_values(override)
     if not values:
         raise InvalidInputError(f"{override.input_line}: the sweep of {override.key_or_group!r} is empty")
     element = override.get_key_element()
     key = element.lstrip("+")
-    return Swept(key, element[: len(element) - len(key)], group, values)
+    return SweptKey(key, element[: len(element) - len(key)], is_group, values)
 
 
-def _values(override: Override) -> Sequence[Any]:
-    """A range of integers stays a range, however long.
+def _list_values(override: Override) -> Sequence[Any]:
+    """The values of a sweep; a range of integers stays a range, whatever its length.
 
-    A shuffle is left out: it only changes the order in which Hydra starts its jobs, and drawn anew at each
-    call it would move the rows of the table.
+    `shuffle` is ignored: it only changes the order in which Hydra starts its jobs, and a new order at each call would
+    move the rows of the table.
     """
     sweep: Any = override.value()
     values = sweep.list if isinstance(sweep, ChoiceSweep) else None
@@ -126,14 +119,22 @@ def _values(override: Override) -> Sequence[Any]:
     return [Override._convert_value(value) for value in (override.sweep_iterator() if values is None else values)]
 
 
-def _check_zip(keys: Sequence[str], swept: dict[str, Swept], taken: dict[str, tuple[str, ...]]) -> None:
-    if len(keys) < 2:
-        raise InvalidInputError(f"zip takes two keys or more, got {list(keys)}")
-    for key in keys:
-        if key not in swept:
-            raise InvalidInputError(f"zip names {key!r}, which is not swept; swept are: {', '.join(swept) or 'none'}")
-        if key in taken:
-            raise InvalidInputError(f"zip names {key!r} twice: in {list(taken[key])} and in {list(keys)}")
-    if len({len(swept[key].values) for key in keys}) > 1:
-        lengths = ", ".join(f"{key} has {len(swept[key].values)}" for key in keys)
-        raise InvalidInputError(f"zipped keys need as many values as one another: {lengths}")
+def _normalize_zips(zipped: Sequence[Any]) -> list[list[str]]:
+    groups = [zipped] if zipped and all(isinstance(key, str) for key in zipped) else list(zipped)
+    for keys in groups:
+        if isinstance(keys, str) or not isinstance(keys, Sequence) or not all(isinstance(key, str) for key in keys):
+            raise InvalidInputError(f"zip takes a list of keys, or a list of such lists, got {list(zipped)}")
+    return [list(keys) for keys in groups]
+
+
+def _check_zip(names: Sequence[str], keys: dict[str, SweptKey], taken: dict[str, tuple[str, ...]]) -> None:
+    if len(names) < 2:
+        raise InvalidInputError(f"zip takes two keys or more, got {list(names)}")
+    for name in names:
+        if name not in keys:
+            raise InvalidInputError(f"zip names {name!r}, which is not swept; swept are: {', '.join(keys) or 'none'}")
+        if name in taken:
+            raise InvalidInputError(f"zip names {name!r} twice: in {list(taken[name])} and in {list(names)}")
+    if len({len(keys[name].values) for name in names}) > 1:
+        lengths = ", ".join(f"{name} has {len(keys[name].values)}" for name in names)
+        raise InvalidInputError(f"zipped keys need equally many values: {lengths}")

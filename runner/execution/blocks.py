@@ -1,115 +1,81 @@
-"""Groups traced, and their blocks run over threads, with the results in the order of the table."""
+"""Blocks executed over threads, with the results appended in the order of the table."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
+from runner import program
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
+from runner.execution.schedule import Groups, Schedule
 from runner.plan.inputs import Input
-from runner.plan.study import Block, Plan
-from runner.program import programs as program
-from runner.program.programs import Program, Traced
+from runner.plan.pending import Block, iterate_blocks
+from runner.plan.segments import Plan
+from runner.program import Program
+from runner.storage.columns import Columns
+from runner.storage.writer import format_rows, open_table
 
-REFUSED_BLOCK = 65536
-"""Runs in a block of a group that cannot be built: only their rows are written."""
+DEVICE_INPUTS = 64
+"""Inputs that are kept on the device at most."""
 
-Groups = Mapping[str, Traced | str]
-"""For each signature its traced task, or the reason why there is none."""
+Outputs = Mapping[str, np.ndarray]
+FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A block, or a piece of one, with its outputs, each `(runs, …)`, or with the reason why it has none.
+    """A block, or a piece of one, with its outputs `(runs, …)`, or with the reason why it has none.
 
-    `rows` is the block as the table writes it, `program` the executable that ran it.
+    `rows` are its lines of the table, `program` is the executable that ran it. `started` and `ended` are seconds of
+    a common clock; compilation comes before `started`.
     """
 
     block: Block
     program: Program | None
-    outputs: Mapping[str, np.ndarray] | None
+    outputs: Outputs | None
     reason: str | None
     rows: bytes
     started: float
-    """When the run of the block began and ended, in seconds of a common clock; compilation is before it."""
     ended: float
 
 
-Compiled = dict[str, Future[Program] | str]
-"""For each signature its program, made or in the making, or the reason why there is none."""
+def execute_schedule(schedule: Schedule, columns: Columns, path: Path, stop: Callable[[], object]) -> Iterator[Result]:
+    """Executes the pending runs in order, and yields each result once its rows are appended to the table at `path`.
 
-Render = Callable[[Block, Mapping[str, np.ndarray] | None, str | None], bytes]
-
-
-def trace(plan: Plan, missing: Sequence[int]) -> Groups:
-    """Traces the groups in which runs are missing, by segment, before anything is compiled."""
-    groups: dict[str, Traced | str] = {}
-    for signature, members in plan.groups.items():
-        if not any(missing[member] for member in members):
-            continue
-        segment = plan.study.segments[members[0]]
-        try:
-            groups[signature] = program.trace(segment, lanes=plan.study.lanes, block=plan.study.block)
-        except InvalidInputError as refusal:
-            groups[signature] = str(refusal)
-    return groups
-
-
-def check(groups: Groups) -> None:
-    """Raises InvalidInputError if there are groups, and none of them can be built."""
-    refusals = [group for group in groups.values() if isinstance(group, str)]
-    if groups and len(refusals) == len(groups):
-        others = len(refusals) - 1
-        raise InvalidInputError(
-            refusals[0] + (f" (and {others} other {'groups' if others > 1 else 'group'})" if others else "")
-        )
-
-
-def outputs(groups: Groups) -> list[Output]:
-    """What the groups that can be built return, in their order."""
-    return [output for group in groups.values() if isinstance(group, Traced) for output in group.outputs]
-
-
-def block_size(runs: int, group: Traced | str, threads: int) -> int:
-    """Runs in a block: a segment's runs shared out evenly over the threads, each of whole lanes.
-
-    Where a block begins and ends shows in no result, so the number of threads may have a say.
+    Ends early when `stop` returns something true, after the blocks that have begun.
     """
-    if isinstance(group, str):
-        return REFUSED_BLOCK
-    rounds = -(-runs // (group.capacity * threads))
-    even = -(-runs // (rounds * threads))
-    return min(group.capacity, -(-even // group.lanes) * group.lanes)
+    blocks = iterate_blocks(schedule.plan, schedule.pending, schedule.sizes)
+    with open_table(path, columns.header) as append:
+        for result in execute_blocks(schedule, blocks, partial(format_rows, schedule.plan, columns), stop):
+            append(result.rows)
+            yield result
 
 
-def execute(
-    plan: Plan, groups: Groups, blocks: Iterator[Block], render: Render, *, threads: int, stop: Callable[[], object]
+def execute_blocks(
+    schedule: Schedule, blocks: Iterator[Block], format_block: FormatRows, stop: Callable[[], object]
 ) -> Iterator[Result]:
-    """Runs the blocks and yields their results in order, until `stop` says so: then those that have begun.
+    """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
-    Executables release the GIL, so `threads` blocks run at once and as many wait to be taken: memory does
-    not grow with the number of runs. While one group runs, the next ones are compiled.
+    Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
+    with the number of runs. While one group runs, the next ones are compiled.
     """
+    threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    compiled: Compiled = {}
-    names, place = list(groups), {name: i for i, name in enumerate(groups)}
-    device_array = lru_cache(maxsize=64)(program.put)
+    programs = _Programs(schedule.groups, compilers, ahead=threads)
+    put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
     try:
         for block in blocks:
             if stop():
                 break
-            signature = plan.study.segments[block.segment].signature
-            for name in names[len(compiled) : place[signature] + threads]:
-                group = groups[name]
-                compiled[name] = group if isinstance(group, str) else compilers.submit(program.compile, group)
-            under_way.append(workers.submit(_run, plan, block, compiled, render, device_array))
+            programs.request(plan.segments[block.segment].signature)
+            under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
             if len(under_way) >= 2 * threads:
                 yield from under_way.popleft().result()
         while under_way and not (stop() and under_way[0].cancel()):
@@ -119,73 +85,101 @@ def execute(
         compilers.shutdown(cancel_futures=True)
 
 
-def _run(plan: Plan, block: Block, compiled: Compiled, render: Render, put: Callable[[Input], object]) -> list[Result]:
+class _Programs:
+    """The programs of a schedule's groups, compiled in the background a few groups ahead of their first block."""
+
+    def __init__(self, groups: Groups, compilers: ThreadPoolExecutor, ahead: int) -> None:
+        self._groups, self._compilers, self._ahead = groups, compilers, ahead
+        self._names = list(groups)
+        self._place = {name: i for i, name in enumerate(groups)}
+        self._compiled: dict[str, Future[Program] | str] = {}
+
+    def request(self, signature: str) -> None:
+        """Compiles this group and the next ones, if that has not begun."""
+        for name in self._names[len(self._compiled) : self._place[signature] + self._ahead]:
+            group = self._groups[name]
+            self._compiled[name] = (
+                group if isinstance(group, str) else self._compilers.submit(program.compile_program, group)
+            )
+
+    def get(self, signature: str) -> Program:
+        """The program, when it is compiled. Raises InvalidInputError if the group cannot be traced."""
+        compiled = self._compiled[signature]
+        if isinstance(compiled, str):
+            raise InvalidInputError(compiled)
+        return compiled.result()
+
+    def replace(self, signature: str, smaller: Program) -> None:
+        """Uses another program for the blocks to come."""
+        future: Future[Program] = Future()
+        future.set_result(smaller)
+        self._compiled[signature] = future
+
+
+def _execute_block(
+    plan: Plan, block: Block, programs: _Programs, format_block: FormatRows, put_input: Callable[[Input], object]
+) -> list[Result]:
     executable, outputs, reason, started = None, None, None, time.perf_counter()
-    segment = plan.study.segments[block.segment]
+    segment = plan.segments[block.segment]
     try:
-        made = compiled[segment.signature]
-        if isinstance(made, str):
-            raise InvalidInputError(made)
-        executable, started = made.result(), time.perf_counter()
-        inputs = {name: put(value) for name, value in segment.inputs.items()}
+        compiled = programs.get(segment.signature)
+        executable, started = compiled, time.perf_counter()
+        inputs = {name: put_input(value) for name, value in segment.inputs.items()}
         scalars = plan.traced(block.segment, block.places)
-        executable, outputs = _fitting(executable, len(block), scalars, inputs)
-        if executable is not made.result():
-            compiled[segment.signature] = _done(executable)
+        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs)
+        if executable is not compiled:
+            programs.replace(segment.signature, executable)
     except InvalidInputError as refusal:
         reason = str(refusal)
-    except Exception as error:  # what fails here costs the runs of this block only, and its rows say why
-        reason = program.reason(error)
+    except Exception as error:  # an error costs the runs of this block only, and their rows say why
+        reason = program.describe_error(error)
     return [
-        Result(piece, executable, made, why, render(piece, made, why), started, time.perf_counter())
-        for piece, made, why in _pieces(block, outputs, reason)
+        Result(piece, executable, values, why, format_block(piece, values, why), started, time.perf_counter())
+        for piece, values, why in _split_invalid_codes(block, outputs, reason)
     ]
 
 
-Piece = tuple[Block, Mapping[str, np.ndarray] | None, str | None]
-
-
-def _pieces(block: Block, outputs: Mapping[str, np.ndarray] | None, reason: str | None) -> Iterator[Piece]:
-    """The block whole, or cut where a code stands for no word: such runs fail, and not their neighbours."""
-    words = {name: values for name, values in (outputs or {}).items() if values.dtype == object}
-    if outputs is None or not any(word is None for values in words.values() for word in values):
+def _split_invalid_codes(
+    block: Block, outputs: Outputs | None, reason: str | None
+) -> Iterator[tuple[Block, Outputs | None, str | None]]:
+    """The block, cut where a code has no category: only those runs fail."""
+    texts = {name: values for name, values in (outputs or {}).items() if values.dtype == object}
+    if outputs is None or not any(text is None for values in texts.values() for text in values):
         yield block, outputs, reason
         return
     reasons = np.full(len(block), None, dtype=object)
-    for name, values in words.items():
-        reasons[[word is None for word in values]] = f"the code of {name!r} stands for none of its words"
+    for name, values in texts.items():
+        # tables of earlier versions have this sentence: it stays, so that the same study gives the same bytes
+        reasons[[text is None for text in values]] = f"the code of {name!r} stands for none of its words"
     changes = np.flatnonzero(reasons[1:] != reasons[:-1]) + 1
     for start, stop in pairwise([0, *changes.tolist(), len(block)]):
         piece = Block(block.segment, block.places[start:stop], block.first + start)
-        own = {name: values[start:stop] for name, values in outputs.items()}
-        yield piece, None if reasons[start] else own, reasons[start]
+        values_of_piece = {name: values[start:stop] for name, values in outputs.items()}
+        yield piece, None if reasons[start] else values_of_piece, reasons[start]
 
 
-def _fitting(
-    executable: Program, count: int, scalars: Mapping[str, np.ndarray], inputs: Mapping[str, object]
+def _run_within_memory(
+    executable: Program, count: int, scalars: Outputs, inputs: Mapping[str, object]
 ) -> tuple[Program, dict[str, np.ndarray]]:
-    """The outputs of some runs, by a program of half the capacity as often as the device's memory asks for it.
+    """The outputs of `count` runs, by a program with half the capacity each time the device's memory is exceeded.
 
-    The lanes stay as they are, for the bits depend on them. Raises InvalidInputError where those alone do not fit.
+    The lanes stay as they are, because the bits depend on them. Raises InvalidInputError if they alone do not fit.
     """
     try:
         size = executable.traced.capacity
         cuts = [slice(start, start + size) for start in range(0, count, size)]
-        parts = [
-            program.call(executable, len(range(count)[cut]), {n: v[cut] for n, v in scalars.items()}, dict(inputs))
+        pieces = [
+            program.run_program(
+                executable, len(range(count)[cut]), {n: v[cut] for n, v in scalars.items()}, dict(inputs)
+            )
             for cut in cuts
         ]
-        return executable, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return executable, {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     except program.OutOfMemoryError as error:
-        smaller = program.halved(executable)
+        smaller = program.halve_program(executable)
         if smaller is None:
             lanes = executable.traced.lanes
             wanted = f"{executable.bytes:,} bytes for {lanes} {'run' if lanes == 1 else 'runs at once'}"
-            raise InvalidInputError(f"the device's memory cannot hold {wanted}: {program.reason(error)}") from error
-        return _fitting(smaller, count, scalars, inputs)
-
-
-def _done(executable: Program) -> Future[Program]:
-    future: Future[Program] = Future()
-    future.set_result(executable)
-    return future
+            reason = program.describe_error(error)
+            raise InvalidInputError(f"the device's memory cannot hold {wanted}: {reason}") from error
+        return _run_within_memory(smaller, count, scalars, inputs)

@@ -1,141 +1,115 @@
-"""What each group is and what it took: the plan as a table, and `programs.csv`."""
+"""The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from runner.execution.blocks import Groups, Result
-from runner.plan.study import PendingRuns, Plan
-from runner.program.programs import Program, Traced
+from runner import program
+from runner.errors import InvalidInputError
+from runner.plan.contract import Output
+from runner.plan.pending import PendingRuns
+from runner.plan.segments import Plan
+from runner.program import TracedTask
 
+REFUSED_BLOCK = 65536
+"""Runs in a block of a group that cannot be traced: only the rows of its failures are written."""
 
-@dataclass(frozen=True)
-class GroupStatistics:
-    """What a group has taken so far: at least one of its blocks ran for `seconds`, the last one until `ended`."""
-
-    runs: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    ended: float = 0.0
-    program: Program | None = None
-    reason: str | None = None
+Groups = Mapping[str, TracedTask | str]
+"""For each signature its traced task, or the reason why its task cannot be traced."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The groups of a plan in the order of the table, with the runs in a block and what each has taken."""
+    """The groups of a plan that have runs to execute, in the order of the table.
+
+    `sizes` has the most runs in a block of each signature. `threads` blocks are executed at once.
+    """
 
     plan: Plan
-    todo: PendingRuns
+    pending: PendingRuns
     groups: Groups
     sizes: Mapping[str, int]
-    spent: Mapping[str, GroupStatistics]
-
-    @property
-    def missing(self) -> int:
-        return sum(self.todo.missing)
+    threads: int
 
     @property
     def runs(self) -> int:
-        return sum(spent.runs for spent in self.spent.values())
+        """How many runs are to be executed."""
+        return sum(self.pending.to_execute)
 
     @property
-    def failed(self) -> int:
-        return sum(spent.failed for spent in self.spent.values())
+    def outputs(self) -> list[Output]:
+        """What the traced groups return, in their order."""
+        return [output for group in self.groups.values() if isinstance(group, TracedTask) for output in group.outputs]
 
-    @property
-    def reasons(self) -> list[str]:
-        return [spent.reason for spent in self.spent.values() if spent.reason]
+    def runs_of(self, signature: str) -> int:
+        """How many runs of a group are to be executed."""
+        return sum(self.pending.to_execute[segment] for segment in self.plan.groups[signature])
 
+    def describe_group(self, signature: str) -> tuple[int, str, str, str]:
+        """The number of a group, which is the same in all shards, its task, static values and inputs as text."""
+        segment = self.plan.segments[self.plan.groups[signature][0]]
+        static = " ".join(f"{name}={value}" for name, value in segment.static.items())
+        inputs = " ".join(f"{name}={value}" for name, value in segment.inputs.items())
+        return self._numbers[signature], segment.task.name, static, inputs
 
-def opened(plan: Plan, todo: PendingRuns, groups: Groups, sizes: Mapping[str, int]) -> Schedule:
-    """The ledger of a plan before its first block."""
-    return Schedule(plan, todo, groups, sizes, {signature: GroupStatistics() for signature in groups})
-
-
-def entered(ledger: Schedule, result: Result) -> Schedule:
-    """The ledger with one more block; blocks come in the order in which they began."""
-    signature = ledger.plan.study.segments[result.block.segment].signature
-    spent, runs = ledger.spent[signature], len(result.block)
-    entry = GroupStatistics(
-        spent.runs + runs,
-        spent.failed + (runs if result.outputs is None else 0),
-        spent.seconds + max(0.0, result.ended - max(result.started, spent.ended)),
-        max(result.ended, spent.ended),
-        result.program or spent.program,
-        spent.reason or result.reason,
-    )
-    return replace(ledger, spent={**ledger.spent, signature: entry})
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {signature: number for number, signature in enumerate(self.plan.groups)}
 
 
-def preview(ledger: Schedule) -> tuple[list[str], list[list[Any]]]:
-    """The plan as a header and a row for each group; bytes by estimate, for the compiler has not seen it."""
+def make_schedule(plan: Plan, pending: PendingRuns, *, is_resumed: bool) -> Schedule:
+    """Traces the groups that have runs to execute; nothing is compiled.
+
+    Raises InvalidInputError if no group can be traced. A resumed study is exempt: it ends as it would have without
+    the interruption, and its last runs may be such.
+    """
+    groups: dict[str, TracedTask | str] = {}
+    for signature, segments in plan.groups.items():
+        if not any(pending.to_execute[segment] for segment in segments):
+            continue
+        try:
+            groups[signature] = program.trace_segment(plan.segments[segments[0]], lanes=plan.lanes, block=plan.block)
+        except InvalidInputError as refusal:
+            groups[signature] = str(refusal)
+    if not is_resumed:
+        _check_traced(groups)
+    threads = plan.threads or program.count_cores()
+    sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
+    return Schedule(plan, pending, groups, sizes, threads)
+
+
+def _check_traced(groups: Groups) -> None:
+    refusals = [group for group in groups.values() if isinstance(group, str)]
+    if groups and len(refusals) == len(groups):
+        others = len(refusals) - 1
+        rest = f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""
+        raise InvalidInputError(refusals[0] + rest)
+
+
+def size_block(runs: int, group: TracedTask | str, threads: int) -> int:
+    """Runs in a block: a segment's runs divided evenly among the threads, in whole lanes.
+
+    It may depend on the number of threads, because results do not depend on where a block begins or ends.
+    """
+    if isinstance(group, str):
+        return REFUSED_BLOCK
+    rounds = -(-runs // (group.capacity * threads))
+    even = -(-runs // (rounds * threads))
+    return min(group.capacity, -(-even // group.lanes) * group.lanes)
+
+
+def preview_schedule(schedule: Schedule) -> tuple[list[str], list[Sequence[Any]]]:
+    """The schedule as a header and a row for each group; bytes are estimates, since nothing is compiled."""
     header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]
-    rows = []
-    numbers = _numbers(ledger.plan)
-    for signature, group in ledger.groups.items():
-        number = numbers[signature]
-        task, runs, static, inputs = _described(ledger, signature)
-        members = ledger.plan.groups[signature]
-        blocks = sum(-(-ledger.todo.missing[member] // ledger.sizes[signature]) for member in members)
-        if isinstance(group, Traced):
-            rows.append([number, task, runs, static, inputs, group.lanes, ledger.sizes[signature], blocks, group.bytes])
+    rows: list[Sequence[Any]] = []
+    for signature, group in schedule.groups.items():
+        number, task, static, inputs = schedule.describe_group(signature)
+        size, segments = schedule.sizes[signature], schedule.plan.groups[signature]
+        blocks = sum(-(-schedule.pending.to_execute[segment] // size) for segment in segments)
+        row = [number, task, schedule.runs_of(signature), static, inputs]
+        if isinstance(group, TracedTask):
+            rows.append([*row, group.lanes, size, blocks, group.bytes])
         else:
-            rows.append([number, task, runs, static, inputs, "–", "–", "–", f"cannot be built: {group}"])
+            rows.append([*row, "–", "–", "–", f"cannot be traced: {group}"])
     return header, rows
-
-
-def _numbers(plan: Plan) -> dict[str, int]:
-    """A group has the same number in all shards of a call."""
-    return {signature: number for number, signature in enumerate(plan.groups)}
-
-
-def _described(ledger: Schedule, signature: str) -> tuple[str, int, str, str]:
-    members = ledger.plan.groups[signature]
-    segment = ledger.plan.study.segments[members[0]]
-    static = " ".join(f"{name}={value}" for name, value in segment.static.items())
-    inputs = " ".join(f"{name}={value}" for name, value in segment.inputs.items())
-    return segment.task.name, sum(ledger.todo.missing[member] for member in members), static, inputs
-
-
-COLUMNS = (
-    *("group", "task", "static", "inputs", "runs", "failed", "lanes", "block", "devices", "bytes"),
-    *("cache_hit", "compile_seconds", "run_seconds", "runs_per_second", "reason"),
-)
-
-
-def text(ledger: Schedule, devices: Sequence[str]) -> str:
-    """`programs.csv`: what the table leaves out because it differs between two executions."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    numbers = _numbers(ledger.plan)
-    for signature, spent in ledger.spent.items():
-        number = numbers[signature]
-        task, runs, static, inputs = _described(ledger, signature)
-        took = [round(spent.seconds, 6), round(spent.runs / spent.seconds, 1) if spent.seconds else ""]
-        made = _program(ledger, signature, devices)
-        writer.writerow([number, task, static, inputs, runs, spent.failed, *made, *took, spent.reason or ""])
-    return out.getvalue()
-
-
-def joined(text: str, more: str) -> str:
-    """Two texts of `programs.csv` as one."""
-    return text + more.partition("\n")[2] if text else more
-
-
-def failures(text: str) -> tuple[int, list[str]]:
-    """How many runs of a `programs.csv` have failed, and why."""
-    rows = [row for row in csv.DictReader(io.StringIO(text)) if row["failed"] != "0"]
-    return sum(int(row["failed"]) for row in rows), [row["reason"] for row in rows]
-
-
-def _program(ledger: Schedule, signature: str, devices: Sequence[str]) -> list[Any]:
-    program = ledger.spent[signature].program
-    if program is None:
-        return [""] * 6
-    traced = program.traced
-    size = min(ledger.sizes[signature], traced.capacity)  # less than planned where the device's memory asked for it
-    return [traced.lanes, size, " ".join(devices), program.bytes, program.cache_hit, round(program.compile_seconds, 6)]

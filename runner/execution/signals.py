@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request, which the study answers at the end of a block."""
+"""Ctrl-C and SIGTERM as requests to stop, which a study honours at the end of a block."""
 
 import signal
 import threading
@@ -10,27 +10,30 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def requests(answer: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int | None]]:
-    """Gives a function that tells the signal that has asked for an end, if any; `answer` is called at once.
+def catch_signals(on_signal: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int | None]]:
+    """Yields a function that returns the number of the signal that has arrived, or None.
 
-    A second signal is not held back. Outside of the main thread nothing is: signals never arrive there.
+    `on_signal` is called when it arrives. The second signal has its usual effect. Outside of the main thread no
+    signal is caught, because Python delivers signals to the main thread only.
     """
-    asked: list[int] = []
+    arrived: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def ask(number: int, _: Any) -> None:
-        asked.append(number)
-        answer()
-        for each in SIGNALS:
-            signal.signal(each, before[each])
-
-    for number in SIGNALS:
-        signal.signal(number, ask)
-    try:
-        yield lambda: asked[0] if asked else None
-    finally:
+    def restore() -> None:
         for number in SIGNALS:
             signal.signal(number, before[number])
+
+    def handle(number: int, _: Any) -> None:
+        arrived.append(number)
+        on_signal()
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield lambda: arrived[0] if arrived else None
+    finally:
+        restore()

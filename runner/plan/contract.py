@@ -1,4 +1,8 @@
-"""The contract with a task: a plain function whose signature says what is static and what is traced."""
+"""The contract with a task: a plain function whose signature tells static parameters from traced ones.
+
+`float` and array parameters and the one named `seed` are traced: they are arguments of the compiled program. All
+others are static: another value is another program.
+"""
 
 import inspect
 import math
@@ -6,7 +10,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -15,26 +19,25 @@ import numpy as np
 
 from runner.errors import InvalidInputError
 
-SEED_STOP = 2**32
 MISSING = inspect.Parameter.empty
 
 
 class Kind(Enum):
-    """What the compiled program sees of a parameter."""
+    """How a parameter reaches the compiled program."""
 
     SEED = "seed"
-    """Traced, an unsigned 32-bit integer."""
+    """Traced, uint32 of shape `()`."""
     FLOAT = "float"
-    """Traced, a float32."""
+    """Traced, float32 of shape `()`."""
     ARRAY = "array"
-    """Traced, an input."""
+    """Traced, an array input."""
     STATIC = "static"
-    """Fixed when the program is compiled."""
+    """A constant of the compiled program."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named argument of a task; `types` are the Python types that a static value may have, none for any."""
+    """A named argument of a task; `types` are the Python types that a static value may have, empty for any type."""
 
     name: str
     kind: Kind
@@ -44,7 +47,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Built:
-    """A static value that a `_target_` in the YAML built; equal descriptions are equal values."""
+    """A static value that a `_target_` in the YAML has built; equal descriptions compare equal."""
 
     text: str
     value: Any = field(compare=False)
@@ -55,10 +58,11 @@ class Built:
 
 @dataclass(frozen=True)
 class Task:
-    """A function, the name that the user calls it by, and the names of what it returns (may be empty).
+    """A function with the name that the user selects it by.
 
-    `metrics` tells of some outputs whether to `minimize` or to `maximize` them. A run that has one of the static
-    values in `eager` is not compiled: JAX runs its operations one after the other.
+    `outputs` names what the function returns; it is empty if the function returns a dict or a single array.
+    `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
+    not compiled: JAX executes its operations one by one.
     """
 
     name: str
@@ -76,13 +80,18 @@ class Task:
     def parameter(self, name: str) -> Parameter | None:
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
+    def scalar_dtype(self, name: str) -> type[np.generic]:
+        """The dtype of a traced scalar within a program: uint32 for the seed, float32 for all others."""
+        parameter = self.parameter(name)
+        return np.uint32 if parameter and parameter.kind is Kind.SEED else np.float32
+
 
 @dataclass(frozen=True)
 class Output:
-    """One named result of a task: the shape and the dtype of a run's value.
+    """One named result of a task: the shape and the dtype of one run's value.
 
-    The dtype `str` is that of a word. A group's program has it as the place in the group's `words`; another group
-    may have others, and it is the same column.
+    The dtype `str` marks a categorical output: the program returns an int32 code that indexes `categories`. Groups
+    may have different categories in the same column.
     """
 
     name: str
@@ -105,148 +114,90 @@ class Output:
 
 
 @cache
-def load(
+def load_task(
     name: str,
     target: str,
     outputs: tuple[str, ...],
     metrics: tuple[tuple[str, str], ...] = (),
     eager: tuple[tuple[str, Any], ...] = (),
 ) -> Task:
-    """The task behind a dotted path. Raises InvalidInputError if it cannot be imported or called by names."""
+    """Imports the function at a dotted path and reads its signature.
+
+    Raises InvalidInputError if it cannot be imported or called with keyword arguments, and for `metrics` or `eager`
+    that name no output or no static parameter.
+    """
     for metric, direction in metrics:
         if direction not in ("minimize", "maximize") or (outputs and metric not in outputs):
             has = f"; the outputs are: {', '.join(outputs)}" if outputs else ""
             raise InvalidInputError(
-                f"task {name!r}: metrics say of outputs to minimize or maximize them, got {metric}: {direction}{has}"
+                f"task {name!r}: metrics must map outputs to minimize or maximize, got {metric}: {direction}{has}"
             )
+    function = _import_function(name, target)
+    parameters = _read_signature(name, function)
+    static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
+    for key, _ in eager:
+        if key not in static:
+            has = ", ".join(static) or "none"
+            raise InvalidInputError(f"task {name!r}: eager must name static parameters, got {key!r}; they are: {has}")
+    return Task(name, target, function, parameters, outputs, metrics, eager)
+
+
+def infer_kind(parameter: Parameter, value: Any) -> Parameter:
+    """The parameter, with the kind of its YAML value if it has neither an annotation nor a default."""
+    if parameter.types or parameter.kind is not Kind.STATIC:
+        return parameter
+    if isinstance(value, float):
+        return replace(parameter, kind=Kind.FLOAT, types=(float,))
+    if isinstance(value, Mapping) and {"shape", "values", "file"} & set(value):
+        return replace(parameter, kind=Kind.ARRAY)
+    return parameter
+
+
+def _import_function(name: str, target: str) -> Callable[..., Any]:
     try:
         function = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInputError(f"task {name!r}: cannot import {target!r}: {error}") from error
     if not callable(function):
-        raise InvalidInputError(f"task {name!r}: {target!r} is no function but a {type(function).__name__}")
-    signature = inspect.signature(function)
-    hints = _hints(function)
-    parameters = tuple(_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
-    static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
-    for key, _ in eager:
-        if key not in static:
-            has = ", ".join(static) or "none"
-            raise InvalidInputError(
-                f"task {name!r}: eager names values of static parameters, got {key!r}; they are: {has}"
-            )
-    return Task(name, target, function, parameters, outputs, metrics, eager)
+        raise InvalidInputError(f"task {name!r}: {target!r} is not a function but a {type(function).__name__}")
+    return function
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _read_signature(name: str, function: Callable[..., Any]) -> tuple[Parameter, ...]:
     try:
-        return typing.get_type_hints(function)
-    except NameError:  # an annotation that exists for the type checker only
-        return {}
+        hints = typing.get_type_hints(function)
+    except NameError:  # an annotation that only a type checker can resolve
+        hints = {}
+    signature = inspect.signature(function)
+    return tuple(_read_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
 
 
-def _parameter(task: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
+def _read_parameter(task: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise InvalidInputError(f"task {task!r}: every parameter must have a name of its own, not {str(parameter)!r}")
+        raise InvalidInputError(
+            f"task {task!r}: every parameter must be usable as a keyword argument, {str(parameter)!r} is not"
+        )
     if parameter.name == "seed":
         return Parameter("seed", Kind.SEED, (int,), parameter.default)
     if hint is MISSING and parameter.default not in (MISSING, None):
         hint = type(parameter.default)
-    types = _types(hint)
-    return Parameter(parameter.name, _kind(types), types, parameter.default)
+    plain = _plain_types(hint)
+    scalar = Kind.FLOAT if float in plain else Kind.STATIC
+    kind = Kind.ARRAY if any(_is_array(member) for member in plain) else scalar
+    return Parameter(parameter.name, kind, plain, parameter.default)
 
 
-def _types(hint: Any) -> tuple[type, ...]:
-    """The plain types of an annotation, a union's members apart; none where it does not name any."""
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The plain types of an annotation, those of a union separately; none if it names none."""
     if hint is MISSING or hint is Any:
         return ()
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(member for arm in typing.get_args(hint) for member in _types(arm))
+        return tuple(member for arm in typing.get_args(hint) for member in _plain_types(arm))
     plain = typing.get_origin(hint) or hint
     return (plain,) if isinstance(plain, type) else ()
 
 
-def _kind(types: tuple[type, ...]) -> Kind:
-    if any(_is_array(member) for member in types):
-        return Kind.ARRAY
-    return Kind.FLOAT if float in types else Kind.STATIC
-
-
 def _is_array(member: type) -> bool:
-    # by name: this module answers without JAX until a task imports it
+    # compared by name, so that this module needs no JAX until a task imports it
     package, name = member.__module__.split(".")[0], member.__name__.split(".")[-1]
     return member is np.ndarray or (package in ("jax", "jaxlib") and name == "Array")
-
-
-def infer(parameter: Parameter, value: Any) -> Parameter:
-    """A parameter without annotation and default takes its kind from the value that its YAML gives."""
-    if parameter.types or parameter.kind is not Kind.STATIC:
-        return parameter
-    if isinstance(value, float):
-        return Parameter(parameter.name, Kind.FLOAT, (float,), parameter.default)
-    if isinstance(value, Mapping) and {"shape", "values", "file"} & set(value):
-        return Parameter(parameter.name, Kind.ARRAY, (), parameter.default)
-    return parameter
-
-
-def convert(task: Task, parameter: Parameter, value: Any) -> Any:
-    """`value` as the parameter's type. Raises InvalidInputError that says the rule and what was given."""
-    if parameter.kind is Kind.SEED:
-        return _seed(task, value)
-    if parameter.kind is Kind.FLOAT and not (value is None and type(None) in parameter.types):
-        return _float(task, parameter, value)
-    return value if isinstance(value, Built) else _static(task, parameter, value)
-
-
-def refuse(task: Task, name: str, rule: str, value: Any) -> InvalidInputError:
-    """The error for a value that breaks the rule of its parameter."""
-    return InvalidInputError(f"task {task.name!r}: {name} must be {rule}, got {_thawed(value)!r}")
-
-
-def _thawed(value: Any) -> Any:
-    return [_thawed(member) for member in value] if isinstance(value, tuple) else value
-
-
-def _seed(task: Task, value: Any) -> int:
-    number = whole(value)
-    if number is None or not 0 <= number < SEED_STOP:
-        raise refuse(task, "seed", f"an integer from 0 to {SEED_STOP - 1}", value)
-    return number
-
-
-def _float(task: Task, parameter: Parameter, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise refuse(task, parameter.name, "a float", value)
-    return float(value)
-
-
-def whole(value: Any) -> int | None:
-    """The integer that a number stands for (`3.0` is 3), or None."""
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _static(task: Task, parameter: Parameter, value: Any) -> Any:
-    value = frozen(value)
-    if not parameter.types:
-        return value
-    for member in parameter.types:
-        if member is int and (number := whole(value)) is not None:
-            return number
-        if member is not int and isinstance(value, tuple if member is list else member):
-            return value
-    names = " or ".join(_article(member) for member in parameter.types)
-    raise refuse(task, parameter.name, names, value)
-
-
-def _article(member: type) -> str:
-    name = {"int": "integer", "str": "string", "NoneType": "null"}.get(member.__name__, member.__name__)
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def frozen(value: Any) -> Any:
-    """Lists of a YAML as tuples, which a signature can hold."""
-    if isinstance(value, list | tuple):
-        return tuple(frozen(member) for member in value)
-    return value

@@ -1,4 +1,4 @@
-"""Inputs: arrays made from their YAML description."""
+"""Inputs: array parameters, described in YAML and built with NumPy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from runner.errors import InvalidInputError
-from runner.plan.contract import Task, frozen, refuse, whole
+from runner.plan.contract import Task
+from runner.plan.values import SEED_STOP, as_integer, freeze, invalid_value
 
 KEYS = ("shape", "fill", "seed", "dtype", "values", "file")
 FILLS = ("normal", "uniform", "linspace", "ones", "zeros")
@@ -20,7 +21,7 @@ DTYPES = ("float32", "float16", "bfloat16", "int32", "uint32", "int8", "uint8", 
 
 @dataclass(frozen=True)
 class Input:
-    """A description that is checked: exactly one of `file`, `values` and `shape` with `fill` makes the array."""
+    """The checked description of an array: exactly one of `file`, `values`, and `shape` with `fill` defines it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -33,77 +34,80 @@ class Input:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def describe(task: Task, name: str, value: Any) -> Input:
-    """The input behind the YAML of parameter `name`. Raises InvalidInputError if it describes no array."""
+def describe_input(task: Task, name: str, value: Any) -> Input:
+    """Checks the YAML description of array parameter `name`. Raises InvalidInputError if it describes no array.
+
+    A number or a list of numbers stands for `{values: …}`.
+    """
     if isinstance(value, list | tuple | int | float) and not isinstance(value, bool):
         value = {"values": value}
     if not isinstance(value, Mapping):
-        raise refuse(task, name, f"an array described by {', '.join(KEYS)}", value)
+        raise invalid_value(task, name, f"an array described by {', '.join(KEYS)}", value)
     unknown = [key for key in value if key not in KEYS]
     if unknown:
         raise InvalidInputError(f"task {task.name!r}: {name} has no {unknown[0]!r}; an array has: {', '.join(KEYS)}")
-    given = {key: frozen(entry) for key, entry in value.items() if entry is not None}
-    dtype = _choice(task, f"{name}.dtype", given.get("dtype", "float32"), DTYPES)
+    given = {key: freeze(entry) for key, entry in value.items() if entry is not None}
+    dtype = _check_choice(task, f"{name}.dtype", given.get("dtype", "float32"), DTYPES)
     if "file" in given and "values" in given:
-        raise InvalidInputError(f"task {task.name!r}: {name} is given twice, by {name}.values and by {name}.file")
+        raise InvalidInputError(f"task {task.name!r}: {name} has both {name}.values and {name}.file; give one of them")
     if "file" in given:
         path = str(given["file"])
-        return Input(_read(task, name, path).shape, dtype, file=path)
+        return Input(_read_file(task, name, path).shape, dtype, file=path)
     if "values" in given:
-        return Input(_literal(task, name, given["values"]).shape, dtype, values=given["values"])
-    return _filled(task, name, given, dtype)
+        return Input(_parse_values(task, name, given["values"]).shape, dtype, values=given["values"])
+    return _describe_filled(task, name, given, dtype)
 
 
-def _filled(task: Task, name: str, given: dict[str, Any], dtype: str) -> Input:
+def _describe_filled(task: Task, name: str, given: dict[str, Any], dtype: str) -> Input:
     if "shape" not in given:
         raise InvalidInputError(
             f"task {task.name!r}: {name} has no array; give {name}.shape, {name}.values or {name}.file"
         )
-    shape = _shape(task, name, given["shape"])
-    fill = _choice(task, f"{name}.fill", given.get("fill", "normal"), FILLS)
-    seed = whole(given.get("seed", 0))
-    if seed is None or not 0 <= seed < 2**32:
-        raise refuse(task, f"{name}.seed", "an integer from 0 to 4294967295", given["seed"])
+    shape = _check_shape(task, name, given["shape"])
+    fill = _check_choice(task, f"{name}.fill", given.get("fill", "normal"), FILLS)
+    seed = as_integer(given.get("seed", 0))
+    if seed is None or not 0 <= seed < SEED_STOP:
+        raise invalid_value(task, f"{name}.seed", f"an integer from 0 to {SEED_STOP - 1}", given["seed"])
     return Input(shape, dtype, fill=fill, seed=seed)
 
 
-def _shape(task: Task, name: str, value: Any) -> tuple[int, ...]:
-    sizes = [whole(size) for size in value] if isinstance(value, tuple) else [None]
+def _check_shape(task: Task, name: str, value: Any) -> tuple[int, ...]:
+    sizes = [as_integer(size) for size in value] if isinstance(value, tuple) else [None]
     if any(size is None or size < 1 for size in sizes):
-        raise refuse(task, f"{name}.shape", "a list of positive integers", value)
+        raise invalid_value(task, f"{name}.shape", "a list of positive integers", value)
     return tuple(size for size in sizes if size is not None)
 
 
-def _choice(task: Task, name: str, value: Any, choices: tuple[str, ...]) -> str:
+def _check_choice(task: Task, name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise refuse(task, name, f"one of {', '.join(choices)}", value)
+        raise invalid_value(task, name, f"one of {', '.join(choices)}", value)
     return value
 
 
-def _literal(task: Task, name: str, values: Any) -> np.ndarray:
+def _parse_values(task: Task, name: str, values: Any) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (ValueError, TypeError) as error:
-        raise refuse(task, f"{name}.values", "numbers in a list, or lists of one length", values) from error
+        raise invalid_value(task, f"{name}.values", "a list of numbers, or lists of equal length", values) from error
 
 
-def _read(task: Task, name: str, file: str) -> np.ndarray:
+def _read_file(task: Task, name: str, file: str) -> np.ndarray:
     path = Path(file)
     if path.suffix not in FILES:
-        raise refuse(task, f"{name}.file", f"a file that ends in {' or '.join(FILES)}", file)
+        raise invalid_value(task, f"{name}.file", f"a file that ends in {' or '.join(FILES)}", file)
     try:
-        array = _load(path)
+        array = _load_file(path)
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidInputError(f"task {task.name!r}: cannot read {name}.file={file}: {reason}") from error
     if array.dtype.kind not in "biuf" or array.size == 0:
         raise InvalidInputError(
-            f"task {task.name!r}: {name}.file={file} holds {array.size} values of {array.dtype}, no numbers"
+            f"task {task.name!r}: {name}.file={file} has {array.size} values of {array.dtype}, not numbers"
         )
     return array
 
 
-def _load(path: Path) -> np.ndarray:
+def _load_file(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r")
     with path.open() as lines:
@@ -111,21 +115,23 @@ def _load(path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def build(description: Input) -> np.ndarray:
-    """The array, read-only because it is shared; float64 results are rounded to the dtype once.
+def build_array(description: Input) -> np.ndarray:
+    """Builds the array of a description, of its shape and dtype; read-only, because it is cached and shared.
 
-    Random fillings draw from `numpy.random.RandomState(seed)`, whose stream NumPy promises never to change
-    (NEP 19); `default_rng` carries no such promise. `uniform` is on [0, 1), `linspace` from 0 to 1 over all
-    elements, in row order.
+    Values are computed in float64 and rounded to the dtype once.
+
+    Random fills draw from `numpy.random.RandomState(seed)`, whose stream NumPy guarantees not to change (NEP 19);
+    `default_rng` has no such guarantee. `uniform` is on [0, 1); `linspace` runs from 0 to 1 over all elements in
+    row-major order.
     """
-    array = np.asarray(_values(description), dtype=dtype(description))
+    array = np.asarray(_fill_values(description), dtype=input_dtype(description))
     array.setflags(write=False)
     return array
 
 
-def _values(description: Input) -> np.ndarray:
+def _fill_values(description: Input) -> np.ndarray:
     if description.file is not None:
-        return _load(Path(description.file))
+        return _load_file(Path(description.file))
     if description.values is not None:
         return np.array(description.values, dtype=np.float64)
     size = int(np.prod(description.shape))
@@ -140,6 +146,6 @@ def _values(description: Input) -> np.ndarray:
     return make[description.fill or "zeros"]().reshape(description.shape)
 
 
-def dtype(description: Input) -> np.dtype[Any]:
+def input_dtype(description: Input) -> np.dtype[Any]:
     """The NumPy dtype of an input, bfloat16 included."""
     return np.dtype(getattr(ml_dtypes, description.dtype, description.dtype))

@@ -1,1 +1,31 @@
-"""Compiled programs; the only package that imports JAX."""
+"""Compiled programs; the only package that imports JAX.
+
+One program serves every run of its signature, alone or among millions:
+
+    program(n, scalars[C]…, inputs…) -> outputs[C, …]
+        fori_loop(0, ceil(n / W)):  the task on W lanes
+
+The capacity C and the lanes W are fixed, the number of runs n is an argument. So a run has the same bits whatever its
+neighbours are, and a signature is compiled once.
+"""
+
+from runner.program.cache import enable_cache
+from runner.program.devices import count_cores, describe_devices, put_input, use_cpu_only
+from runner.program.executable import OutOfMemoryError, Program, compile_program, halve_program, run_program
+from runner.program.trace import TracedTask, describe_error, trace_segment
+
+__all__ = [
+    "OutOfMemoryError",
+    "Program",
+    "TracedTask",
+    "compile_program",
+    "count_cores",
+    "describe_devices",
+    "describe_error",
+    "enable_cache",
+    "halve_program",
+    "put_input",
+    "run_program",
+    "trace_segment",
+    "use_cpu_only",
+]

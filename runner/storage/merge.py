@@ -1,96 +1,108 @@
-"""The parts of a study: what its shards have run, and the table has not taken in yet.
+"""Parts of a study merged into its table: rows that shards have executed and the table does not have yet.
 
-A part is a folder of the form of a study, `parts/<number of its first run>/`, which only its shard writes to.
+A part is a folder of the form of a study, `parts/<number of its first run>/`, that only its shard writes to.
 """
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from runner.execution import schedule as ledger
-from runner.execution import summary
-from runner.execution.summary import Summary
-from runner.storage import folder as study
-from runner.storage import manifest as record
-from runner.storage import table
-from runner.storage.folder import Folder
-from runner.storage.manifest import Fingerprint, Manifest, SavedStudy
+from runner.storage.environment import read_environment, write_environment
+from runner.storage.fingerprint import Fingerprint, pack_fingerprint, unpack_fingerprint, upgrade_facts
+from runner.storage.folder import Folder, write_file
+from runner.storage.lock import is_locked
+from runner.storage.manifest import Manifest, accept_changes, format_manifest, read_manifest
+from runner.storage.programs import join_programs
+from runner.storage.saved import SavedStudy, read_saved_study
+from runner.storage.writer import append_part, read_first_number, recover_table
 
 
-def past(folder: Folder) -> SavedStudy:
-    """The study that is there, after its table has taken in the parts that follow on its rows.
+def open_saved_study(folder: Folder) -> SavedStudy:
+    """The study in a folder, after its table has taken the parts that continue it.
 
-    A table is appended to before its part is removed, and a row that it has is not taken in again: whenever this
-    is interrupted, the next call ends with the same bytes. Raises InvalidInputError as `record.past` does, and StudyFailedError
-    where the disk refuses.
+    A part is removed after its rows are in the table, and rows that the table has are skipped: however this is
+    interrupted, the next call ends with the same bytes. Raises InvalidInputError for a damaged study, and
+    StudyFailedError if the disk refuses.
     """
-    known = record.read(folder.record)
-    if known is None or not folder.parts:
-        return record.past(folder.record, folder.results)
-    parts, torn = _recovered(folder, known)
-    if (told := with_facts(known, [part for part, _ in parts])) != known:
-        study.write(folder.record, record.text(told))
-    before = record.past(folder.record, folder.results)
+    manifest = read_manifest(folder.manifest)
+    if manifest is None or not folder.parts:
+        return read_saved_study(folder)
+    parts, incomplete_bytes = _recover_parts(folder, manifest)
+    merged = merge_fingerprints(manifest, [part.folder for part in parts])
+    if merged != manifest:
+        write_file(folder.manifest, format_manifest(merged))
+    before = read_saved_study(folder)
     rows = before.rows
-    while parts and parts[0][1].start <= rows:
-        part, numbers = parts.pop(0)
-        if numbers.stop > rows:
-            table.take_in(folder.results, part.results, told.columns, rows, rows - numbers.start)
-            rows = numbers.stop
-        _remove(part, folder)
-    after = record.past(folder.record, folder.results)
-    return replace(after, cut=before.cut + torn, spans=tuple(numbers for _, numbers in parts))
+    while parts and parts[0].numbers.start <= rows:
+        part = parts.pop(0)
+        if part.numbers.stop > rows:
+            skip = rows - part.numbers.start
+            append_part(folder.results, part.folder.results, merged.columns, rows=rows, skip=skip)
+            rows = part.numbers.stop
+        _remove_part(part.folder, folder)
+    after = read_saved_study(folder)
+    spans = tuple(part.numbers for part in parts)
+    return replace(after, incomplete_bytes=before.incomplete_bytes + incomplete_bytes, part_spans=spans)
 
 
-def _recovered(folder: Folder, known: Manifest) -> tuple[list[tuple[Folder, range]], int]:
-    """The parts that no shard holds with the numbers of their runs, and the bytes that were no whole row."""
-    found, torn = [], 0
+@dataclass(frozen=True)
+class _Part:
+    folder: Folder
+    numbers: range
+
+
+def _recover_parts(folder: Folder, manifest: Manifest) -> tuple[list[_Part], int]:
+    """The parts that no shard holds with the numbers of their runs, and the bytes of their incomplete rows."""
+    parts, incomplete_bytes = [], 0
     for part in folder.parts:
-        if study.in_use(part):
+        if is_locked(part):
             continue
-        stop, _, cut = table.recover(part.results, known.columns)
-        torn += cut
-        if stop and (first := table.first(part.results, known.columns)) is not None:
-            found.append((part, range(first, stop)))
+        end = recover_table(part.results, manifest.columns)
+        incomplete_bytes += end.incomplete_bytes
+        if end.rows and (first := read_first_number(part.results, manifest.columns)) is not None:
+            parts.append(_Part(part, range(first, end.rows)))
         else:
             shutil.rmtree(part.path)
-    return found, torn
+    return parts, incomplete_bytes
 
 
-def summed(folder: Folder, totals: Summary) -> Summary | None:
-    """The totals with those of the parts; None where a part cannot tell, because its shard was lost."""
-    for part in folder.parts:
-        if not part.summary.exists():
-            return None
-        totals = summary.joined(totals, json.loads(part.summary.read_text()))
-    return totals
-
-
-def _remove(part: Folder, folder: Folder) -> None:
-    """Removes a part that was taken in; what it tells about programs and machine is kept."""
+def _remove_part(part: Folder, folder: Folder) -> None:
+    """Removes a merged part; what it recorded about programs and machine goes into the study's files."""
     if part.programs.exists():
-        there = folder.programs.read_text() if folder.programs.exists() else ""
-        study.write(folder.programs, ledger.joined(there, part.programs.read_text()))
-    if part.environment.exists() and folder.environment.exists():
-        whole, own = json.loads(folder.environment.read_text()), json.loads(part.environment.read_text())
-        whole["shards"] = [*whole.get("shards", []), {name: own[name] for name in ("host", "devices", "versions")}]
-        study.write_environment(folder, whole)
+        text = folder.programs.read_text() if folder.programs.exists() else ""
+        write_file(folder.programs, join_programs(text, part.programs.read_text()))
+    whole, shard = read_environment(folder), read_environment(part)
+    if whole and shard:
+        whole["shards"] = [*whole.get("shards", []), {name: shard[name] for name in ("host", "devices", "versions")}]
+        write_environment(folder, whole)
     shutil.rmtree(part.path)
     if not folder.parts:
         shutil.rmtree(part.path.parent)
 
 
-def with_facts(known: Manifest, parts: list[Folder]) -> Manifest:
-    """The record with the facts that shards have found where they ran, and with what was accepted there."""
-    facts, accepted = dict(known.facts), list(known.accepted)
+def merge_fingerprints(manifest: Manifest, parts: Sequence[Folder]) -> Manifest:
+    """The manifest with the fingerprints that shards took where they ran, and with what was accepted there."""
     for part in parts:
-        if part.facts.exists():
-            told = json.loads(part.facts.read_text())
-            facts |= told["facts"]
-            accepted += [line for line in told["accepted"] if line not in accepted]
-    return replace(known, facts=facts, accepted=tuple(accepted))
+        fingerprint, accepted = read_part_fingerprint(part)
+        if fingerprint is not None:
+            new = [line for line in accepted if line not in manifest.accepted]
+            manifest = accept_changes(manifest, fingerprint, new)
+    return manifest
 
 
-def write_facts(part: Folder, facts: Fingerprint, accepted: list[str]) -> None:
-    """Writes a part's `facts.json`."""
-    study.write(part.facts, json.dumps({"facts": dict(facts), "accepted": accepted}, indent=1) + "\n")
+def read_part_fingerprint(part: Folder) -> tuple[Fingerprint | None, list[str]]:
+    """The fingerprint of a part, None if its shard has not recorded it yet, and the changes accepted there."""
+    if part.fingerprint.exists():
+        data = json.loads(part.fingerprint.read_text())
+        return unpack_fingerprint(data["fingerprint"]), data["accepted"]
+    if part.old_facts.exists():
+        data = json.loads(part.old_facts.read_text())
+        return unpack_fingerprint(upgrade_facts(data["facts"])), data["accepted"]
+    return None, []
+
+
+def write_part_fingerprint(part: Folder, fingerprint: Fingerprint, accepted: Sequence[str]) -> None:
+    """Records where a shard runs, and the changes that its user accepted."""
+    data = {"fingerprint": pack_fingerprint(fingerprint), "accepted": list(accepted)}
+    write_file(part.fingerprint, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,74 @@
+"""The tables of a comparison as text, and the formats of numbers that terminal, page and figures share."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from runner.analysis.comparison import Comparison
+
+
+def format_value(value: Any, digits: int = 5) -> str:
+    """A value in a cell: floats to so many significant digits, integers with separators, nothing for None and NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.{digits}g}"
+    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
+
+
+def format_interval(low: float, high: float, digits: int = 4) -> str:
+    """Both bounds of an interval, nothing if there is none."""
+    return "" if math.isnan(low) else f"{low:.{digits}g} … {high:.{digits}g}"
+
+
+def format_label(label: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """The values of a point's axes as `name=value`."""
+    return " ".join(f"{name}={format_value(label[name])}" for name in axes) or "–"
+
+
+def list_estimates(comparison: "Comparison", metric: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of one metric's estimates, as text."""
+    rows = comparison.points[comparison.points["metric"] == metric]
+    counts = [name for name in ("nonfinite", "failed") if rows[name].any()]
+    interval = f"{100 * comparison.level:g} % interval"
+    header = [*comparison.axes, "seeds", *counts]
+    header += ["mean", interval, "by", "median", "IQM", "std", "min", "max"]
+    is_directed = comparison.runs.directions.get(metric) is not None
+    lines = []
+    for row in rows.to_dict("records"):
+        seeds = f"{row['finished']:,}" + ("" if row["finished"] == row["seeds"] else f" of {row['seeds']:,}")
+        share = f" ({100 * row['nonfinite_share']:.3g} %)" if row["nonfinite"] else ""
+        texts = {"nonfinite": format_value(row["nonfinite"]) + share, "failed": format_value(row["failed"])}
+        line = [*(format_value(row[name]) for name in comparison.axes), seeds, *(texts[name] for name in counts)]
+        line += [format_value(row["mean"]), format_interval(row["low"], row["high"]), row["interval"]]
+        line += [format_value(row[name]) for name in ("median", "iqm", "std")]
+        line += [f"{format_value(row[end])} (seed {row[f'{end}_seed']})" for end in ("min", "max")]
+        lines.append([*line, format_value(row["worst_seed"])] if is_directed else line)
+    return [*header, "worst seed"] if is_directed else header, lines
+
+
+def list_differences(comparison: "Comparison", metric: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of one metric's differences to the baseline, as text."""
+    frame = comparison.differences
+    rows = frame[frame["metric"] == metric] if len(frame) else frame
+    interval = f"{100 * comparison.level:g} % interval"
+    share = "P(better)" if metric in comparison.runs.directions else "P(greater)"
+    header = [*comparison.axes, "against", "the seeds show", "pairs", "difference", interval, "p (t)", "p (rank)"]
+    header += ["effect", share, f"{interval} ", "could show", "seeds for 80 % power"]
+    lines = []
+    for row in rows.to_dict("records"):
+        pairs = format_value(row["pairs"]) + ("" if row["kind"] == "paired" else " (unpaired)")
+        line = [*(format_value(row[name]) for name in comparison.axes), row["against"], row["verdict"], pairs]
+        line += [format_value(row["difference"]), format_interval(row["low"], row["high"])]
+        line += [format_value(row["p_t_holm"], 2), format_value(row["p_rank_holm"], 2)]
+        line += [format_value(row["effect"], 3), format_value(row["improvement"], 2)]
+        line += [
+            format_interval(row["improvement_low"], row["improvement_high"], 2),
+            format_value(row["detectable"], 3),
+        ]
+        needed = row["seeds_needed"]
+        lines.append([*line, "" if needed is None or math.isnan(needed) else f"{int(needed):,}"])
+    return header, lines

@@ -1,0 +1,146 @@
+"""The plan of a composed config: values are bound to the parameters of the task, swept ones to segments and axes."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config.compose import (
+    Assignments,
+    Base,
+    combine_values,
+    compose_base,
+    load_declared_task,
+    to_values,
+    update_config,
+)
+from runner.config.overrides import SweptKey, Zip, parse_sweep
+from runner.config.settings import Settings
+from runner.plan.contract import Built, Kind, Parameter, Task, infer_kind
+from runner.plan.inputs import Input, describe_input
+from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
+from runner.plan.values import convert_value, freeze
+
+
+def read_plan(config: DictConfig, settings: Settings) -> Plan:
+    """The plan that a composed config describes.
+
+    Keys whose values reach the programs as traced scalars become axes, whatever their number of values. Each
+    combination of the other keys is composed, read and checked. Raises InvalidInputError for what the task does not
+    accept; errors of Hydra and OmegaConf are not caught.
+    """
+    zips = parse_sweep(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
+    groups = [keys for keys in zips if any(key.is_group for key in keys)]
+    bases = [compose_base(config, assignments) for assignments in combine_values(groups)]
+
+    axes = [z for z in zips if z not in groups and all(_is_traced(key, base) for key in z for base in bases)]
+    static = [keys for keys in zips if keys not in groups and keys not in axes]
+    segments = [_bind_segment(base, assignments) for base in bases for assignments in combine_values(static)]
+    distinct = tuple({repr(segment): segment for segment in segments}.values())
+    columns = tuple(_build_axis(bases[0].task, keys) for keys in axes)
+    runs = len(segments) * math.prod(len(keys[0].values) for keys in axes)
+    duplicates = runs - len(distinct) * math.prod(map(len, columns))
+    return Plan(distinct, columns, settings.lanes, settings.block, settings.threads, duplicates)
+
+
+def _is_traced(key: SweptKey, base: Base) -> bool:
+    """Whether the values of a swept key reach the program of this task as a traced scalar, and nothing else."""
+    parameter = base.task.parameter(key.key)
+    values = () if isinstance(key.values, range) else key.values
+    if parameter is None or key.key not in base.config or any(value is None for value in values):
+        return False
+    kind = infer_kind(parameter, base.config[key.key]).kind
+    return kind in (Kind.SEED, Kind.FLOAT) and not _is_interpolated(key.key, base.config)
+
+
+def _is_interpolated(key: str, config: DictConfig) -> bool:
+    """Whether an interpolation anywhere in the config may refer to this key."""
+    text = json.dumps(OmegaConf.to_container(config, resolve=False), default=str)
+    return any(re.search(rf"\b{re.escape(key)}\b", reference) for reference in re.findall(r"\$\{.*?\}", text))
+
+
+def _bind_segment(base: Base, assignments: Assignments) -> Segment:
+    task, values = _apply_values(base, assignments)
+    static: dict[str, Any] = {}
+    traced: dict[str, int | float] = {}
+    inputs: dict[str, Input] = {}
+    for declared in task.parameters:
+        if declared.name not in values and declared.kind in (Kind.STATIC, Kind.ARRAY):
+            continue  # the function's own default
+        value = values.get(declared.name, declared.default)
+        parameter = infer_kind(declared, value)
+        if parameter.kind is Kind.ARRAY:
+            inputs[parameter.name] = describe_input(task, parameter.name, value)
+        elif (converted := _convert(task, parameter, value)) is None or parameter.kind is Kind.STATIC:
+            static[parameter.name] = converted
+        else:
+            traced[parameter.name] = converted
+    swept = {key.key: freeze(value) for key, value in base.assignments + assignments}
+    return Segment(task, static, traced, inputs, swept)
+
+
+def _apply_values(base: Base, assignments: Assignments) -> tuple[Task, Mapping[str, Any]]:
+    """The task and the plain values of a base with these values set.
+
+    Copying a config takes milliseconds, so a value that replaces another one is set without a copy.
+    """
+    if base.plain is not None and all(_is_leaf(base.plain, key.key.split("."), v) for key, v in assignments):
+        values = base.plain
+        for key, value in assignments:
+            values = _replace_leaf(values, key.key.split("."), value)
+        return base.task, values
+    config = update_config(base.config, assignments)
+    return load_declared_task(config), to_values(config, resolve=True)
+
+
+def _is_leaf(values: Any, path: Sequence[str], value: Any) -> bool:
+    """Whether a path of a parameter, not of the task, ends at a value that another one can replace."""
+    if path[0] == "task" or isinstance(value, Mapping) or (isinstance(value, str) and "${" in value):
+        return False
+    for name in path:
+        if not isinstance(values, Mapping) or name not in values:
+            return False
+        values = values[name]
+    return not isinstance(values, Mapping)
+
+
+def _replace_leaf(values: Mapping[str, Any], path: Sequence[str], value: Any) -> Mapping[str, Any]:
+    head, *rest = path
+    return {**values, head: _replace_leaf(values[head], rest, value) if rest else value}
+
+
+def _convert(task: Task, parameter: Parameter, value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        value = _build_object(json.dumps(value, sort_keys=True))
+    return convert_value(task, parameter, value)
+
+
+@cache
+def _build_object(text: str) -> Built:
+    """What a `_target_` builds, once for equal descriptions, because two equal optimizers do not compare equal."""
+    return Built(text, instantiate(json.loads(text), _convert_="all"))
+
+
+def _build_axis(task: Task, keys: Zip) -> Axis:
+    """The axis of some keys with each combination of their values once; a range has no duplicates."""
+    columns = {key.key: _build_column(task, key) for key in keys}
+    is_distinct = any(isinstance(key.values, range) for key in keys)
+    return Axis(columns if is_distinct else drop_duplicates(columns))
+
+
+def _build_column(task: Task, key: SweptKey) -> np.ndarray:
+    """The values of a traced scalar, uint32 or float32 `(values,)`."""
+    parameter, dtype = task.parameter(key.key), task.scalar_dtype(key.key)
+    assert parameter is not None
+    if isinstance(key.values, range):
+        for bound in (key.values[0], key.values[-1]):
+            convert_value(task, parameter, bound)
+        return np.fromiter(key.values, dtype=dtype, count=len(key.values))
+    return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)

@@ -1,0 +1,117 @@
+"""The settings of a call: one declaration of each, with its default, type, help and check.
+
+They are the keys of the composed configuration that belong to the runner; every other key is a parameter of the task.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from runner.errors import InvalidInputError
+from runner.plan.values import as_integer
+
+
+class OnMismatch(StrEnum):
+    """What to do about a study of the same name that contradicts the call."""
+
+    REFUSE = "refuse"
+    FORK = "fork"
+    ACCEPT = "accept"
+
+
+def _check_name(name: str, value: Any) -> str:
+    return str(value)
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def _check_limit(name: str, value: Any) -> int | None:
+    """A positive integer, or None for `auto`."""
+    if value == "auto":
+        return None
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise InvalidInputError(f"{name} must be auto or a positive integer, got {value!r}")
+    return number
+
+
+def _check_mismatch(name: str, value: Any) -> OnMismatch:
+    if value not in list(OnMismatch):
+        raise InvalidInputError(f"{name} must be refuse, fork or accept, got {value!r}")
+    return OnMismatch(value)
+
+
+Check = Callable[[str, Any], Any]
+
+
+def _setting(default: Any, values: str, text: str, check: Check) -> Any:
+    """A field with the default of its YAML key, the values that it takes, its help text, and its check."""
+    return field(default=default, metadata={"values": values, "help": text, "check": check})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked settings of a call. The defaults are those of the YAML; None stands for `auto`."""
+
+    study: str = _setting(
+        "${task.name}-${now:%Y%m%d-%H%M%S-%f}",
+        "NAME",
+        "name of the study and of its folder under `outputs/`; a named study can be resumed and extended "
+        "(default: the task's name and the time)",
+        _check_name,
+    )
+    dry_run: bool = _setting(
+        False,
+        "true",
+        "print the plan (groups, runs, static values, shapes, lanes, blocks, bytes) and run nothing",
+        _check_flag,
+    )
+    lanes: int | None = _setting(
+        "auto",
+        "auto|N",
+        "runs that a program executes side by side; 1 gives the bits of the plain jitted function",
+        _check_limit,
+    )
+    block: int | None = _setting("auto", "auto|N", "the most runs in one call of a program", _check_limit)
+    threads: int | None = _setting(
+        "auto", "auto|N", "threads that execute blocks (auto: one for each core)", _check_limit
+    )
+    on_mismatch: OnMismatch = _setting(  # noqa: RUF009 - it returns a dataclass field
+        "refuse",
+        "refuse|fork|accept",
+        "what to do if the study of that name contradicts this call: refuse it, start a sibling study, or continue "
+        "and record the difference",
+        _check_mismatch,
+    )
+    overwrite: bool = _setting(False, "true", "move the study of that name aside and start it again", _check_flag)
+    report: bool = _setting(
+        False, "true", "write report.html, the comparison across seeds as one page, beside the table", _check_flag
+    )
+
+
+NAMES = tuple(setting.name for setting in fields(Settings))
+RESERVED = ("task", "sweep", *NAMES)
+"""Top-level keys that are not parameters of the task."""
+
+
+def read_settings(config: Mapping[str, Any] | DictConfig) -> Settings:
+    """Checks the settings of a composed configuration. Raises InvalidInputError for a value that is not valid."""
+    return Settings(**{s.name: s.metadata["check"](s.name, config[s.name]) for s in fields(Settings)})
+
+
+def describe_settings() -> str:
+    """The settings with their values, for the help text."""
+    return " ".join(f"{setting.name}={setting.metadata['values']}" for setting in fields(Settings))
+
+
+ConfigStore.instance().store(
+    name="settings", node={setting.name: setting.default for setting in fields(Settings)}, provider="seedbed"
+)

@@ -1,0 +1,84 @@
+"""What the execution of each group cost: runs, failures, seconds, and its program."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runner.execution.blocks import Result
+from runner.execution.schedule import Schedule
+from runner.program import Program
+
+
+@dataclass(frozen=True)
+class GroupStatistics:
+    """The cost of a group so far; for `seconds`, until `ended`, at least one of its blocks was being executed."""
+
+    runs: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    ended: float = 0.0
+    program: Program | None = None
+    reason: str | None = None
+
+    def add(self, result: Result) -> "GroupStatistics":
+        """The statistics with one more block; blocks come in the order in which they began."""
+        runs = len(result.block)
+        return GroupStatistics(
+            self.runs + runs,
+            self.failed + (runs if result.outputs is None else 0),
+            self.seconds + max(0.0, result.ended - max(result.started, self.ended)),
+            max(result.ended, self.ended),
+            result.program or self.program,
+            self.reason or result.reason,
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The statistics of all groups of a schedule, by signature."""
+
+    schedule: Schedule
+    groups: Mapping[str, GroupStatistics]
+
+    @property
+    def runs(self) -> int:
+        return sum(group.runs for group in self.groups.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(group.failed for group in self.groups.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Of each group with failed runs the first reason."""
+        return [group.reason for group in self.groups.values() if group.reason]
+
+    def add(self, result: Result) -> "Progress":
+        """The statistics with one more block."""
+        signature = self.schedule.plan.segments[result.block.segment].signature
+        return Progress(self.schedule, {**self.groups, signature: self.groups[signature].add(result)})
+
+    def program_rows(self, devices: Sequence[str]) -> list[Sequence[Any]]:
+        """The rows of `programs.csv`; `devices` are the kinds of devices that were used."""
+        rows: list[Sequence[Any]] = []
+        for signature, group in self.groups.items():
+            number, task, static, inputs = self.schedule.describe_group(signature)
+            rate = round(group.runs / group.seconds, 1) if group.seconds else ""
+            program = self._describe_program(signature, devices)
+            row = [number, task, static, inputs, self.schedule.runs_of(signature), group.failed, *program]
+            rows.append([*row, round(group.seconds, 6), rate, group.reason or ""])
+        return rows
+
+    def _describe_program(self, signature: str, devices: Sequence[str]) -> list[Any]:
+        program = self.groups[signature].program
+        if program is None:
+            return [""] * 6
+        traced = program.traced
+        size = min(self.schedule.sizes[signature], traced.capacity)  # less than scheduled if it was out of memory
+        seconds = round(program.compile_seconds, 6)
+        return [traced.lanes, size, " ".join(devices), program.bytes, program.cache_hit, seconds]
+
+
+def begin_progress(schedule: Schedule) -> Progress:
+    """The statistics before the first block."""
+    return Progress(schedule, {signature: GroupStatistics() for signature in schedule.groups})

@@ -1,0 +1,120 @@
+"""The plan of a study: segments and axes, whose product is never expanded."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from runner.plan.contract import Task
+from runner.plan.inputs import Input
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Adjacent runs of the table that share one task with its static values, inputs and base values.
+
+    `traced` has the base values of all traced scalars, those that an axis varies included. `swept` has the values
+    that distinguish this segment from the others, by column name.
+    """
+
+    task: Task
+    static: Mapping[str, Any]
+    traced: Mapping[str, int | float]
+    inputs: Mapping[str, Input]
+    swept: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def signature(self) -> str:
+        """What determines the compiled program: task, static values, shapes and dtypes of the inputs."""
+        static = json.dumps(dict(self.static), sort_keys=True, default=repr)
+        inputs = " ".join(f"{name}={value}" for name, value in sorted(self.inputs.items()))
+        return f"{self.task.target} {self.task.outputs} {static} {sorted(self.traced)} {inputs}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Traced scalars that vary together: columns of equal length, uint32 for `seed` and float32 for all others."""
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a study, grouped, before any is executed.
+
+    Runs are ordered segment by segment; within a segment they are the product of the axes, the last axis varying
+    fastest. A run's *place* is its position in that product, int64 from 0 to `runs_per_segment - 1`.
+    """
+
+    segments: tuple[Segment, ...]
+    axes: tuple[Axis, ...] = ()
+    lanes: int | None = None
+    """Lanes of every program; None applies the rule of `runner.program.cost`."""
+    block: int | None = None
+    """The most runs in a block; None applies the rule of `runner.program.cost`."""
+    threads: int | None = None
+    """Threads that execute blocks; None uses one for each core."""
+    duplicates: int = 0
+    """Runs that the sweep named more than once; each is run once."""
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis) for axis in self.axes)
+
+    @cached_property
+    def runs_per_segment(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def runs(self) -> int:
+        return len(self.segments) * self.runs_per_segment
+
+    @cached_property
+    def groups(self) -> dict[str, list[int]]:
+        """The indices of the segments of each signature, in the order of the table."""
+        groups: dict[str, list[int]] = {}
+        for index, segment in enumerate(self.segments):
+            groups.setdefault(segment.signature, []).append(index)
+        return groups
+
+    def positions(self, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The index on each axis of runs at `places`, int64 `(runs,)` each."""
+        return np.unravel_index(places, self.shape) if self.shape else ()
+
+    def traced(self, segment: int, places: np.ndarray) -> dict[str, np.ndarray]:
+        """The traced scalars of a segment's runs at `places`, uint32 or float32 `(runs,)` each."""
+        varying = {
+            name: column[position]
+            for axis, position in zip(self.axes, self.positions(places), strict=True)
+            for name, column in axis.columns.items()
+        }
+        task, bases = self.segments[segment].task, self.segments[segment].traced
+        return {
+            name: varying[name] if name in varying else np.full(len(places), base, task.scalar_dtype(name))
+            for name, base in bases.items()
+        }
+
+
+def drop_duplicates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of an axis without repeated rows; the first of each stays."""
+    rows = np.stack([column.astype(np.float64) for column in columns.values()])
+    first = np.sort(np.unique(rows, axis=1, return_index=True)[1])
+    return {name: column[first] for name, column in columns.items()}
+
+
+def intersect(a: range, b: range) -> range:
+    """The numbers that are in both of two ranges of step 1."""
+    return range(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def find_gaps(whole: range, spans: Sequence[range]) -> list[range]:
+    """The parts of `whole` that none of the ascending `spans` covers."""
+    bounds = [whole.start, *(bound for span in spans for bound in (span.start, span.stop)), whole.stop]
+    return [range(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]

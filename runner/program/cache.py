@@ -1,0 +1,84 @@
+"""JAX's persistent cache of executables: where it is, which lookups hit it, and entries that a kill has truncated."""
+
+import os
+import socket
+import threading
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+
+HIT_EVENT = "/jax/compilation_cache/cache_hits"
+CHECKED = ".checked"
+"""A file in the cache's folder: entries that are older were checked."""
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+_THREAD = threading.local()
+
+
+def enable_cache() -> None:
+    """Turns on the cache, in a folder for each user, host and jaxlib; one set by `JAX_COMPILATION_CACHE_DIR` is kept.
+
+    An executable of another host or another jaxlib may be refused or crash, hence the folder's name.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if folder.is_dir():
+            remove_truncated_entries(folder)
+
+
+def remove_truncated_entries(folder: Path) -> None:
+    """Deletes the entries that were not written to their end, among those written since the last check.
+
+    JAX would warn about such an entry at each lookup, compile, and never replace it: it does not write atomically,
+    and leaves existing entries alone.
+    """
+    if not os.access(folder, os.W_OK):  # nothing could be deleted, and nothing new is written
+        return
+    stamp = folder / CHECKED
+    since = stamp.stat().st_mtime_ns if stamp.exists() else 0
+    entries = [Path(entry) for entry in os.scandir(folder) if entry.stat().st_mtime_ns >= since]
+    stamp.touch()  # before the entries are read: what is written meanwhile is checked next time
+    for entry in entries:
+        if entry.name.endswith("-cache") and not _is_complete(entry.read_bytes()):
+            entry.unlink(missing_ok=True)
+
+
+def _is_complete(content: bytes) -> bool:
+    """Whether a compressed entry can be decompressed; JAX compresses with zstandard if that is installed."""
+    if content.startswith(ZSTD_MAGIC):
+        import zstandard
+
+        try:
+            zstandard.ZstdDecompressor().decompress(content)
+        except zstandard.ZstdError:
+            return False
+        return True
+    try:
+        zlib.decompress(content)
+    except zlib.error:
+        return False
+    return True
+
+
+@cache
+def watch_cache() -> None:
+    """Begins to count the hits of the cache; JAX has no way to remove a listener."""
+    jax.monitoring.register_event_listener(_count_hit)
+
+
+def count_hits() -> int:
+    """Hits of the cache so far, in the thread that asks."""
+    return getattr(_THREAD, "hits", 0)
+
+
+def _count_hit(event: str, **_: Any) -> None:
+    if event == HIT_EVENT:
+        _THREAD.hits = count_hits() + 1

@@ -1,0 +1,78 @@
+"""The rule that chooses lanes and capacity of a program from the jaxpr of its task, never from a clock.
+
+The bits of a result may depend on the lanes, so they must not depend on the machine's speed or load.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+MAX_LANES = 64
+"""More lanes gained nothing on two CPU cores; see benchmarks/."""
+LANES_BYTES = 128 * 1024
+"""What all lanes may keep alive at once; it should stay in a core's own cache."""
+MAX_CAPACITY = 8192
+CAPACITY_BYTES = 32 * 1024**2
+"""What the outputs of a block may take."""
+CAPACITY_WORK = 2**31
+"""Scalar operations in a block, about a second of one core: progress and Ctrl-C wait for a block."""
+
+
+def choose_lanes(live_bytes: int) -> int:
+    """The lanes of a program: a power of two, at most 64, that keeps all lanes' live bytes within a core's cache."""
+    return _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
+
+
+def choose_capacity(output_bytes: int, work: int) -> int:
+    """The most runs in a block, a power of two, from one run's output bytes and scalar operations."""
+    return _power_of_two(min(CAPACITY_BYTES // max(1, output_bytes), CAPACITY_WORK // max(1, work)), MAX_CAPACITY)
+
+
+def count_live_bytes(jaxpr: Jaxpr) -> int:
+    """The most bytes that one run's intermediate values take at once, if the equations are evaluated in turn."""
+    last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, Literal)}
+    own = {v for eqn in jaxpr.eqns for v in eqn.outvars} - {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    alive = peak = 0
+    for i, eqn in enumerate(jaxpr.eqns):
+        alive += _bytes(eqn.outvars)
+        peak = max(peak, alive + max((count_live_bytes(inner) for inner in _inner_jaxprs(eqn)), default=0))
+        dead = {v for v in (*eqn.invars, *eqn.outvars) if not isinstance(v, Literal) and v in own}
+        alive -= _bytes([v for v in dead if last.get(v, i) == i])
+    return peak
+
+
+def count_work(jaxpr: Jaxpr) -> int:
+    """Scalar operations of one run, roughly; the body of a `while` counts once, that of a `scan` by its length."""
+    return sum(_count_equation_work(eqn) for eqn in jaxpr.eqns)
+
+
+def _count_equation_work(eqn: Any) -> int:
+    inner = _inner_jaxprs(eqn)
+    if inner:
+        return int(eqn.params.get("length", 1)) * sum(count_work(each) for each in inner)
+    size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return size * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    if eqn.primitive.name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        return size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return size
+
+
+def _power_of_two(number: int, most: int) -> int:
+    """The largest power of two that is at most `number` and `most`, and at least 1."""
+    return min(most, 1 << (max(1, number).bit_length() - 1))
+
+
+def _inner_jaxprs(eqn: Any) -> list[Jaxpr]:
+    """The jaxprs within an equation: the body of a loop, a branch, a called function."""
+    values = [v for value in eqn.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
+    closed = [value.jaxpr for value in values if isinstance(value, ClosedJaxpr)]
+    return closed + [value for value in values if isinstance(value, Jaxpr)]
+
+
+def _bytes(variables: Sequence[Any]) -> int:
+    return sum(math.prod(v.aval.shape) * v.aval.dtype.itemsize for v in variables if hasattr(v.aval, "shape"))

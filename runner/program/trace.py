@@ -1,0 +1,85 @@
+"""A signature's task traced once: its shapes are checked, and its cost is known before anything is compiled."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from runner.errors import InvalidInputError
+from runner.plan.contract import Built, Output
+from runner.plan.inputs import input_dtype
+from runner.plan.segments import Segment
+from runner.program.cost import choose_capacity, choose_lanes, count_live_bytes, count_work
+from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
+
+EAGER_CAPACITY = 4
+"""Runs in a block of a task that is not compiled, which may take seconds each."""
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TracedTask:
+    """The traced task of a signature.
+
+    `call` takes a dict of scalars and one of inputs for a single run, whose abstract values are `scalars`, uint32 or
+    float32 `()`, and `inputs`. `lanes` runs are executed side by side, at most `capacity` in one call. `bytes`
+    estimates what lanes and arrays of a block take; the compiled program has the exact figure.
+    """
+
+    call: Callable[[Arrays, Arrays], Arrays]
+    scalars: Arrays
+    inputs: Arrays
+    outputs: tuple[Output, ...]
+    lanes: int
+    capacity: int
+    is_eager: bool
+    bytes: int
+
+
+def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | None = None) -> TracedTask:
+    """Traces the segment's task on abstract values; lanes and capacity follow `runner.program.cost` if not given.
+
+    Raises InvalidInputError with the values if the task refuses them, or returns something other than arrays.
+    """
+    task = segment.task
+    scalars = {name: jax.ShapeDtypeStruct((), task.scalar_dtype(name)) for name in segment.traced}
+    inputs = {name: jax.ShapeDtypeStruct(i.shape, input_dtype(i)) for name, i in segment.inputs.items()}
+    static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
+    is_eager = any(segment.static.get(name) == value for name, value in task.eager)
+
+    def named(scalars: Arrays, inputs: Arrays) -> Returned:
+        return name_outputs(task, task.function(**static, **scalars, **inputs))
+
+    run = named if is_eager else jax.jit(named)
+
+    def call(scalars: Arrays, inputs: Arrays) -> Arrays:
+        returned = run(scalars, inputs)
+        return {name: value.code if isinstance(value, CategoryCode) else value for name, value in returned.items()}
+
+    try:
+        traced = jax.jit(named).trace(scalars, inputs)
+    except Exception as error:  # whatever the task raises is a refusal of these values
+        raise InvalidInputError(f"{_describe_segment(segment)}: {describe_error(error)}") from error
+    outputs = list_outputs(task, traced.out_info)
+    live_bytes, work = count_live_bytes(traced.jaxpr.jaxpr), count_work(traced.jaxpr.jaxpr)
+    run_bytes = sum(output.bytes for output in outputs)
+    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes)
+    capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work))
+    capacity = math.ceil(capacity / lanes) * lanes
+    estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
+    return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate)
+
+
+def describe_error(error: Exception) -> str:
+    """The type and the first line of an error."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _describe_segment(segment: Segment) -> str:
+    shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
+    values = {**segment.traced, **segment.static, **shapes}
+    return f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())

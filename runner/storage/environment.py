@@ -1,0 +1,57 @@
+"""`environment.json`: the command, versions, machine and devices of the last call that executed runs."""
+
+import json
+import os
+import platform
+import shlex
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from runner.storage.folder import Folder, write_file
+
+LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
+
+
+def collect_environment(devices: Iterable[str]) -> dict[str, Any]:
+    """The environment of this process as JSON values; `devices` are the kinds of its devices."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.orig_argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "devices": list(devices),
+        "versions": _list_versions(),
+        "variables": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("JAX_", "XLA_"))},
+    }
+
+
+def write_environment(folder: Folder, environment: Mapping[str, Any]) -> None:
+    """Writes `environment.json`."""
+    write_file(folder.environment, json.dumps(environment, indent=2) + "\n")
+
+
+def read_environment(folder: Folder) -> dict[str, Any] | None:
+    """The content of `environment.json`, None if there is none."""
+    return json.loads(folder.environment.read_text()) if folder.environment.exists() else None
+
+
+def format_command(folder: Folder) -> str:
+    """The command of the study's last call that executed runs, as one would type it."""
+    program, *arguments = json.loads(folder.environment.read_text())["command"]
+    return shlex.join([Path(program).name, *arguments])
+
+
+def _list_versions() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,178 @@
+"""The fingerprint of a study: what its results depend on and no column of its table has."""
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from runner.plan.contract import Built, Task
+from runner.plan.segments import Plan, Segment
+from runner.storage.columns import plan_parameters
+
+LIBRARIES = ("jax", "jaxlib", "flax")
+"""Libraries of which another version may give other bits."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Versions by library, lanes (`auto` or their number), kind of device, digest of the code by task, and values.
+
+    `device` is None where only the shards know it. `values` has, for each task with its swept config choices, the
+    values that are in no column: parts of inputs, digests of files, descriptions of built objects.
+    """
+
+    versions: Mapping[str, str]
+    lanes: int | str
+    device: str | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it as one mapping from a label for people to a value."""
+        values = {f"{owner}: {name}": value for owner, own in self.values.items() for name, value in own.items()}
+        return self.describe_environment() | values
+
+    def describe_environment(self) -> dict[str, Any]:
+        """Versions, lanes, device and code as one mapping from a label for people to a value."""
+        entries: dict[str, Any] = {f"version of {name}": version for name, version in self.versions.items()}
+        entries |= {"lanes": self.lanes} | ({} if self.device is None else {"kind of device": self.device})
+        return entries | {f"code of task {task}": digest for task, digest in self.code.items()}
+
+    def merge(self, newer: "Fingerprint") -> "Fingerprint":
+        """Both together; where they disagree, the newer one holds."""
+        values = {owner: {**self.values.get(owner, {}), **newer.values.get(owner, {})} for owner in self.values}
+        return Fingerprint(
+            {**self.versions, **newer.versions},
+            newer.lanes,
+            self.device if newer.device is None else newer.device,
+            {**self.code, **newer.code},
+            {**newer.values, **values},
+        )
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How a call contradicts a study: the changed entries of the fingerprint, and the columns that its table lacks."""
+
+    changes: tuple[str, ...]
+    missing_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.missing_columns)
+
+    @property
+    def can_be_accepted(self) -> bool:
+        """The columns of a table are fixed, everything else may differ if the user accepts it."""
+        return not self.missing_columns
+
+    def __str__(self) -> str:
+        lines = list(self.changes)
+        if self.missing_columns:
+            lines.append(
+                f"the table has no column {', '.join(self.missing_columns)}; it has: {', '.join(self.columns)}"
+            )
+        return "; ".join(lines)
+
+
+def take_fingerprint(plan: Plan, device: str | None) -> Fingerprint:
+    """The fingerprint of a plan on this machine; `device` is the kind of device, None where shards will report it."""
+    parameters = plan_parameters(plan)
+    values: dict[str, dict[str, Any]] = {}
+    for segment in plan.segments:
+        choices = [f"{key}={value}" for key, value in segment.swept.items() if _is_choice(key, segment)]
+        owner = " ".join([segment.task.name, *choices])
+        values[owner] = {**values.get(owner, {}), **_list_values(segment, parameters)}
+    return Fingerprint(
+        {name: metadata.version(name) for name in LIBRARIES},
+        plan.lanes or "auto",
+        device,
+        {segment.task.name: _digest_code(segment.task) for segment in plan.segments},
+        values,
+    )
+
+
+def find_mismatch(known: Fingerprint, parameters: Mapping[str, str], plan: Plan, fingerprint: Fingerprint) -> Mismatch:
+    """What of a plan and its fingerprint contradicts a study with these parameter columns.
+
+    Only entries that both fingerprints have are compared.
+    """
+    before, after = known.describe(), fingerprint.describe()
+    changes = [f"{n} was {before[n]!r}, is {after[n]!r}" for n in after if n in before and before[n] != after[n]]
+    missing = [name for name in plan_parameters(plan) if name not in parameters]
+    return Mismatch(tuple(changes), tuple(missing), tuple(parameters))
+
+
+def pack_fingerprint(fingerprint: Fingerprint) -> dict[str, Any]:
+    """The fingerprint as JSON values."""
+    return asdict(fingerprint)
+
+
+def unpack_fingerprint(data: Mapping[str, Any]) -> Fingerprint:
+    """The fingerprint that `pack_fingerprint` packed."""
+    return Fingerprint(**data)
+
+
+def _is_choice(key: str, segment: Segment) -> bool:
+    """Whether a swept key is an option of a config group, which may decide values that are in no column."""
+    return key != "task" and "." not in key and key not in (*segment.traced, *segment.static)
+
+
+def _list_values(segment: Segment, parameters: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {"outputs": list(segment.task.outputs)}
+    values |= {"eager": dict(segment.task.eager)} if segment.task.eager else {}
+    for name, given in segment.inputs.items():
+        for part in ("shape", "dtype", "fill", "seed", "values", "file"):
+            values[f"{name}.{part}"] = getattr(given, part)
+        if given.file is not None:
+            values[f"content of {name}.file={given.file}"] = _digest(Path(given.file).read_bytes())
+    for name, static in segment.static.items():
+        if isinstance(static, Built) and not any(column.partition(".")[0] == name for column in parameters):
+            values[name] = static.text
+    return json.loads(json.dumps({name: value for name, value in values.items() if name not in parameters}))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _digest_code(task: Task) -> str:
+    """A digest of the source of the task's module, and of the modules of its package that it uses."""
+    home = inspect.getmodule(task.function)
+    sources: dict[str, bytes] = {}
+    if home is not None:
+        _collect_sources(home, home.__name__.partition(".")[0], sources)
+    return _digest(b"\0".join(sources[name] for name in sorted(sources)))
+
+
+def _collect_sources(module: ModuleType, package: str, sources: dict[str, bytes]) -> None:
+    file = getattr(module, "__file__", None)
+    if module.__name__ in sources or module.__name__.partition(".")[0] != package or not file:
+        return
+    sources[module.__name__] = Path(file).read_bytes()
+    for value in list(vars(module).values()):
+        used = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+        if isinstance(used, ModuleType):
+            _collect_sources(used, package, sources)
+
+
+def upgrade_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint of format 2, one mapping from sentences to values, as JSON values of format 3."""
+    data: dict[str, Any] = {"versions": {}, "lanes": "auto", "device": None, "code": {}, "values": {}}
+    for label, value in facts.items():
+        owner, separator, name = label.partition(": ")
+        if separator:
+            data["values"].setdefault(owner, {})[name] = value
+        elif label.startswith(prefix := "the version of "):
+            data["versions"][label.removeprefix(prefix)] = value
+        elif label.startswith(prefix := "the code of task "):
+            data["code"][label.removeprefix(prefix)] = value
+        else:
+            data["device" if label == "the kind of device" else "lanes"] = value
+    return data
