@@ -15,12 +15,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import runner
+from tasks.parity.cases import CASES
 from tasks.porting.layers import PORTS
-from tasks.porting.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
-WORDS = ("identical", "close", "different")
-COLOURS = dict(zip((*WORDS, "none"), ("#4c9f70", "#f2c14e", "#b23a48", "#d9d9d9"), strict=True))
+VERDICTS = ("identical", "close", "different")
+COLOURS = dict(zip((*VERDICTS, "none"), ("#4c9f70", "#f2c14e", "#b23a48", "#d9d9d9"), strict=True))
 EMPTY = "none"
 """NNX has no layer that takes Linen's variables."""
 QUICK = ("layer=Dense,LayerNorm", "seed=0", "mode=jit")
@@ -33,11 +33,11 @@ def study(name: str, quick: bool) -> pd.DataFrame:
 
 
 def matrix(frame: pd.DataFrame) -> pd.DataFrame:
-    """The worst verdict over the seeds, a row for each layer of the zoo and a column for each dtype and mode."""
-    places = frame.assign(place=frame["verdict"].map(WORDS.index))
-    worst = places.groupby(["layer", "dtype", "mode"], sort=False)["place"].max().map(WORDS.__getitem__)
+    """The worst verdict over the seeds, a row for each case and a column for each dtype and mode."""
+    places = frame.assign(place=frame["verdict"].map(VERDICTS.index))
+    worst = places.groupby(["layer", "dtype", "mode"], sort=False)["place"].max().map(VERDICTS.__getitem__)
     table = worst.unstack(["dtype", "mode"])
-    layers = [name for name, case in ZOO.items() if type(case.make(None)) in PORTS]
+    layers = [name for name, case in CASES.items() if type(case.make(None)) in PORTS]
     return table.reindex([*layers, *(name for name in table.index if name not in layers)]).fillna(EMPTY)
 
 

@@ -1,5 +1,7 @@
 """What the tests share: strict JAX, one cache for the whole session, and the two ways to run a study."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,3 +88,12 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def toy(runner: Runner) -> Runner:
     """The command line with the tests' own configs, whose tasks have a closed form: `toy("task=line")`."""
     return lambda *arguments: runner("--config-dir", str(ROOT / "tests" / "conf"), *arguments)
+
+
+def start_command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """The command in a process of its own, with the tests' configs and tasks."""
+    conf = str(ROOT / "tests" / "conf")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "HYDRA_FULL_ERROR": "0"}
+    call = [sys.executable, "-m", "runner", "--config-dir", conf, *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(call, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)

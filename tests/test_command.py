@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from runner import compare
-from runner.plan import contract as task
-from runner.plan import inputs
+from runner.plan.contract import load_task
+from runner.plan.inputs import build_array, describe_input
 
 REFUSED = [
     (("task=nope",), "Could not find 'task/nope'", "mixed_train"),
@@ -45,27 +45,27 @@ REFUSED = [
     (("x.fill=blue",), "x.fill must be one of normal, uniform, linspace, ones, zeros", "'blue'"),
     (("x.dtype=float99",), "x.dtype must be one of float32", "'float99'"),
     (("x.seed=-1",), "x.seed must be an integer from 0", "-1"),
-    (("x.values=[1,a]",), "x.values must be numbers", "[1, 'a']"),
-    (("x.values=[[1,2],[3]]",), "x.values must be numbers in a list, or lists of one length", "[3]"),
-    (("x.values=[1.0]", "x.file=a.npy"), "x is given twice", "x.values and by x.file"),
+    (("x.values=[1,a]",), "x.values must be a list of numbers", "[1, 'a']"),
+    (("x.values=[[1,2],[3]]",), "x.values must be a list of numbers, or lists of equal length", "[3]"),
+    (("x.values=[1.0]", "x.file=a.npy"), "x has both x.values and x.file", "give one of them"),
     (("x.file=none.npy",), "cannot read x.file=none.npy", "No such file"),
     (("x.file=broken.npy",), "cannot read x.file=broken.npy", "broken.npy"),
     (("x.file=words.csv",), "cannot read x.file=words.csv", "words.csv"),
-    (("x.file=empty.csv",), "x.file=empty.csv holds 0 values", "no numbers"),
+    (("x.file=empty.csv",), "x.file=empty.csv has 0 values", "not numbers"),
     (("x.file=data.txt",), "x.file must be a file that ends in .npy or .csv", "data.txt"),
     (("x=3",), "x must have at least one axis", "x.shape=[]"),
     (("-m", "seed=range(0,0)"), "the sweep of 'seed' is empty", "range(0,0)"),
     (("-m", "seed=range(0,1,0)"), "the step of a range cannot be 0", "range(0,1,0)"),
     (("-m", "task=glob(zz*)"), "the sweep of 'task' is empty", "glob(zz*)"),
-    (("-m", "lr=interval(0,1)"), "an interval has no values", "lr=interval(0,1)"),
-    (("-m", "lr=1,2", "seed=1,2,3", "hydra.sweeper.zip=[lr,seed]"), "as many values", "lr has 2, seed has 3"),
+    (("-m", "lr=interval(0,1)"), "an interval has no discrete values", "lr=interval(0,1)"),
+    (("-m", "lr=1,2", "seed=1,2,3", "hydra.sweeper.zip=[lr,seed]"), "equally many values", "lr has 2, seed has 3"),
     (("-m", "lr=1,2", "hydra.sweeper.zip=[lr,seed]"), "zip names 'seed', which is not swept", "swept are: lr"),
     (("-m", "lr=1,2", "hydra.sweeper.zip=[1,lr]"), "zip takes a list of keys, or a list of such lists", "[1, 'lr']"),
     (("-m", "lr=1,2", "hydra.sweeper.zip=[lr]"), "zip takes two keys or more", "['lr']"),
     (("-m", "lr=1,2", "seed=1,2", "hydra.sweeper.zip=[[lr,seed],[lr,seed]]"), "zip names 'lr' twice", "'seed'"),
     (
         ("-m", "+experiment=lr_across_seeds,lr_with_width"),
-        "brings a sweep of its own, over lr",
+        "has a sweep itself, over lr",
         "lr_across_seeds",
     ),
     (("lr=0.1,0.2",), "Ambiguous value for argument 'lr=0.1,0.2'", "--multirun"),
@@ -78,11 +78,11 @@ REFUSED = [
     (("--config-dir", "nowhere"), "nowhere' not found", ""),
     (("task._target_=my_lab.nothing",), "cannot import 'my_lab.nothing'", "my_lab"),
     (("task._target_=tasks.bridge.nothing",), "cannot import 'tasks.bridge.nothing'", "nothing"),
-    (("task._target_=math.pi",), "'math.pi' is no function", "float"),
+    (("task._target_=math.pi",), "'math.pi' is not a function", "float"),
     (("task._target_=null",), "task has no _target_", ""),
     (("task.outputs=[a,b,c]", "task.metrics=null"), "returns an array of shape (2,)", "['a', 'b', 'c']"),
-    (("task.outputs=[a,b]",), "task 'mixed_train': metrics say of outputs", "the outputs are: a, b"),
-    (("task.metrics.loss_after=lower",), "to minimize or maximize them, got loss_after: lower", "loss_before"),
+    (("task.outputs=[a,b]",), "task 'mixed_train': metrics must map outputs", "the outputs are: a, b"),
+    (("task.metrics.loss_after=lower",), "to minimize or maximize, got loss_after: lower", "loss_before"),
     (("task.outputs=[seed,b]", "task.metrics=null"), "two columns of the table would be named 'seed'", "hidden"),
     (("hydra.run.dir=/dev/null/x",), "cannot write /dev/null/x", "Not a directory"),
     (("-m", "seed=1,2", "hydra.sweep.dir=/dev/null/x"), "cannot write /dev/null/x", "Not a directory"),
@@ -227,11 +227,9 @@ def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
 def test_one_lane_has_the_bits_of_the_plain_function(runner, arguments):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", list(arguments))
-    loaded = task.load(config.task.name, config.task._target_, tuple(config.task.outputs))
+    loaded = load_task(config.task.name, config.task._target_, tuple(config.task.outputs))
     arrays = {
-        n: inputs.build(inputs.describe(loaded, n, OmegaConf.to_container(config[n])))
-        for n in ("x", "y")
-        if n in config
+        n: build_array(describe_input(loaded, n, OmegaConf.to_container(config[n]))) for n in ("x", "y") if n in config
     }
     arrays |= {"lr": np.float32(config.lr)} if "lr" in config else {}
     static = {name: config[name] for name in ("features", "hidden") if name in config}

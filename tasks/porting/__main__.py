@@ -19,10 +19,10 @@ from flax.errors import FlaxError
 from rich.console import Console
 
 from tasks.porting import checkpoints
-from tasks.porting.differences import WORDS, difference
+from tasks.porting.differences import VERDICTS, measure_difference
 from tasks.porting.models import port_model
 from tasks.porting.optimizers import dump_optimizer, load_optimizer
-from tasks.porting.variables import dump, leaves, load, shaped, slots
+from tasks.porting.variables import dump, flatten_variables, list_slots, load, make_abstract
 
 SAY = Console(stderr=True, highlight=False, emoji=False)
 
@@ -82,13 +82,13 @@ def _port(asked: argparse.Namespace) -> int:
     linen, inputs, given = _linen(asked), _inputs(asked.input), _yaml("--call", asked.call)
     with _telling("porting", asked.nnx or asked.linen) as told:
         if asked.nnx:
-            module = shaped(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
+            module = make_abstract(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
             load(module, variables, mapping=mapping, dtype="cast" if asked.cast else "strict")
-            told(f"{len(slots(module))} variables")
+            told(f"{len(list_slots(module))} variables")
         else:
             ported = port_model(linen, variables, *_shapes(inputs), **given)
             module = ported.module
-            told(f"{len(slots(module))} variables; " + _kinds(ported.report))
+            told(f"{len(list_slots(module))} variables; " + _kinds(ported.report))
         optimizer = _optimizer(asked, module)
         if optimizer is not None:
             assert state is not None
@@ -111,11 +111,11 @@ def _port_back(asked: argparse.Namespace) -> int:
         raise Refused("--to linen needs --nnx, the module whose checkpoint it is")
     _check(asked)
     mapping = _mapping(asked.mapping)
-    made = shaped(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
+    made = make_abstract(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
     optimizer = _optimizer(asked, made)
     with _telling("reading", asked.source) as told:
         checkpoints.load_nnx(asked.source, made, optimizer)
-        told(f"{len(slots(made))} variables")
+        told(f"{len(list_slots(made))} variables")
     linen, inputs, given = _linen(asked), _inputs(asked.input), _yaml("--call", asked.call)
     like = None
     if linen is not None and inputs:
@@ -169,7 +169,7 @@ class _telling:  # noqa: N801 - reads as a statement
 
 
 def _size(variables: Any) -> str:
-    found = leaves(variables)
+    found = flatten_variables(variables)
     return f"{len(found)} arrays, {sum(leaf.nbytes for leaf in found.values()) / 1e6:,.1f} MB"
 
 
@@ -284,10 +284,10 @@ def _verified(
         except Exception as error:  # the user's own code
             words = str(error).splitlines()[0]
             raise Refused(f"--verify: the modules cannot be called so: {type(error).__name__}: {words}") from error
-        found.append(difference(expected, made))
+        found.append(measure_difference(expected, made))
     worst = max(int(each.verdict) for each in found)
     bits, gap = sum(int(each.bits) for each in found), max(float(each.absolute) for each in found)
-    return WORDS[worst] + (f" ({bits} bits, at most {gap:.3g} apart)" if worst else " to the bit"), int(worst == 2)
+    return VERDICTS[worst] + (f" ({bits} bits, at most {gap:.3g} apart)" if worst else " to the bit"), int(worst == 2)
 
 
 if __name__ == "__main__":

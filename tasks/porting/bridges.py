@@ -17,7 +17,7 @@ from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs, to_linen_var
 from flax.nnx.bridge.wrappers import current_linen_module
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tasks.porting.variables import refuse
+from tasks.porting.variables import Mismatch, MismatchKind, describe_shape, raise_mismatches
 
 Variables = Mapping[str, Any]
 """Collections by their names, as Linen has them: `{"params": …, "batch_stats": …}`, frozen or not."""
@@ -25,7 +25,7 @@ KeyPath = tuple[Any, ...]
 
 
 class ToLinen(bridge.ToLinen):
-    """A `bridge.ToLinen` whose `apply` takes exactly the variables of its module, and raises Misfit for others.
+    """A `bridge.ToLinen` whose `apply` raises VariableMismatchError unless it gets exactly its module's variables.
 
     Upstream's draws anew what is missing, and warns at most about the rest. Arrays of the module that are in no
     `nnx.Variable` are the constructor's, and not among the variables, of which upstream's has them unless jitted.
@@ -57,8 +57,8 @@ def to_linen(
     Its variables have the paths of the NNX module, in a collection for each type of variable: `params` for Param,
     `batch_stats` for BatchStat, the name of the class for one's own types. Linen's streams of keys are those of
     `rngs`, by name. Lists among the arguments become tuples and dicts become frozen, that the module can be hashed.
-    `apply` raises Misfit that lists every missing, unexpected, ill-shaped and ill-typed variable; run it under jit,
-    for it calls the constructor each time.
+    `apply` raises VariableMismatchError that lists every missing and unexpected variable, and those of a wrong
+    shape or dtype; run it under jit, because it calls the constructor each time.
     """
     return ToLinen(module_class, args=_hashable(args), kwargs=_hashable(kwargs), skip_rng=skip_rng, name=name)
 
@@ -99,8 +99,8 @@ def to_nnx(
 
     `inputs` and `given` are what the Linen module is called with; `variables` must be of the shapes and dtypes that
     it makes of them. `rngs` are the streams for dropout and the like. A call updates all collections but params;
-    give it `mutable=` for others. Raises Misfit that lists every missing, unexpected, ill-shaped and ill-typed
-    variable, or those whose names an NNX module cannot have, and ValueError unless there is either `variables`
+    give it `mutable=` for others. Raises VariableMismatchError that lists every missing and unexpected
+    variable and those of a wrong shape or dtype, or those whose names an NNX module cannot have, and ValueError unless there is either `variables`
     or `key`.
     """
     if (variables is None) == (key is None):
@@ -111,7 +111,7 @@ def to_nnx(
         keys = dict.fromkeys(("params", *(rngs or ())), jax.random.key(0))
         _fit(lambda: module.init(keys, *inputs, **given), variables)
     held = jax.tree.map(jnp.asarray, unfreeze(variables))
-    refuse(_clashes(held))
+    raise_mismatches(_find_clashes(held))
     made = ToNNX(module, rngs, mutable=tuple(sorted({*held} - {"params"})))
     with nnx.use_eager_sharding(False):  # the arrays stay where they are; a partitioned one would need a mesh
         attributes = linen_vars_to_nnx_attrs(held)
@@ -120,15 +120,17 @@ def to_nnx(
     return made
 
 
-def _clashes(variables: dict[str, Any]) -> list[str]:
+def _find_clashes(variables: dict[str, Any]) -> list[Mismatch]:
+    """The variables whose names an NNX module cannot have."""
     homes: dict[KeyPath, list[str]] = {}
     for collection, *names in flatten_dict(variables):
         homes.setdefault(tuple(names), []).append(collection)
     taken = sorted({str(names[0]) for names in homes if hasattr(ToNNX, str(names[0]))})
-    return [
+    messages = [
         *(f"{'/'.join(map(str, n))} is in {' and in '.join(c)}, NNX has one" for n, c in homes.items() if len(c) > 1),
         *(f"{name} is an attribute that every ToNNX has" for name in taken),
     ]
+    return [Mismatch(MismatchKind.NAME, message) for message in messages]
 
 
 def linen_variables(module: nnx.Module) -> dict[str, Any]:
@@ -147,26 +149,30 @@ def linen_variables(module: nnx.Module) -> dict[str, Any]:
 
 
 def _fit(make: Callable[[], Variables], given: Variables) -> None:
-    """Raises Misfit unless `given` has the leaves of what `make` would return, which is traced only."""
+    """Raises VariableMismatchError unless `given` has the leaves of what `make` would return, which is traced only."""
     needed, found = _leaves(make), _leaves(lambda: given)
-    problems = [line for path, leaf in needed.items() for line in _misfit(path, leaf, found.pop(path, None))]
-    refuse(problems + [f"unexpected {_shown(path)}, of shape {leaf.shape}" for path, leaf in found.items()])
+    mismatches = [each for path, leaf in needed.items() for each in _compare_leaf(path, leaf, found.pop(path, None))]
+    for path, leaf in found.items():
+        mismatches.append(Mismatch(MismatchKind.UNEXPECTED, f"unexpected {_format_path(path)}, of shape {leaf.shape}"))
+    raise_mismatches(mismatches)
 
 
 def _leaves(make: Callable[[], Variables]) -> dict[KeyPath, jax.ShapeDtypeStruct]:
     return dict(jax.tree.leaves_with_path(jax.eval_shape(lambda: unfreeze(nn.meta.unbox(make())))))
 
 
-def _misfit(path: KeyPath, needed: jax.ShapeDtypeStruct, found: jax.ShapeDtypeStruct | None) -> list[str]:
-    name, of = _shown(path), _shown(path[1:])
+def _compare_leaf(path: KeyPath, needed: jax.ShapeDtypeStruct, found: jax.ShapeDtypeStruct | None) -> list[Mismatch]:
+    name, of = _format_path(path), _format_path(path[1:])
     if found is None:
-        return [f"missing {name}, of shape {needed.shape} for {of}"]
+        return [Mismatch(MismatchKind.MISSING, f"missing {name}, of shape {needed.shape} for {of}")]
     if found.shape != needed.shape:
-        return [f"{name} has shape {found.shape}, {of} needs {needed.shape}"]
-    return [] if found.dtype == needed.dtype else [f"{name} is {found.dtype}, {of} is {needed.dtype}"]
+        return [describe_shape(name, found.shape, f"{of} needs {needed.shape}")]
+    if found.dtype != needed.dtype:
+        return [Mismatch(MismatchKind.DTYPE, f"{name} is {found.dtype}, {of} is {needed.dtype}")]
+    return []
 
 
-def _shown(path: KeyPath) -> str:
-    """Slashes between the names; the text '0', as checkpoints have it, is told from the number 0 of a list."""
+def _format_path(path: KeyPath) -> str:
+    """The names with slashes; the text '0', as checkpoints have it, differs from the index 0 of a list."""
     names = [getattr(entry, "key", entry) for entry in path]
     return "/".join(repr(n) if isinstance(n, str) and n.isdigit() else str(n).strip("[].") for n in names)

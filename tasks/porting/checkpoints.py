@@ -10,7 +10,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
-from tasks.porting.variables import leaves, names, refuse, shown
+from tasks.porting.variables import (
+    describe_missing,
+    describe_shape,
+    describe_unexpected,
+    flatten_variables,
+    format_path,
+    name_keys,
+    raise_mismatches,
+)
 
 STATE = ("opt_state", "step", "tx", "apply_fn")
 """What a train state has beside variables."""
@@ -74,7 +82,7 @@ def write(path: Path | str, variables: Mapping[str, Any], opt_state: Any = None,
     if path.suffix == ".msgpack":
         path.write_bytes(serialization.to_bytes(jax.tree.map(np.asarray, dict(variables))))
     elif path.suffix == ".safetensors":
-        flat = {"/".join(name): np.ascontiguousarray(leaf) for name, leaf in leaves(variables).items()}
+        flat = {"/".join(name): np.ascontiguousarray(leaf) for name, leaf in flatten_variables(variables).items()}
         _safetensors().save_file(flat, path)
     else:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -93,7 +101,7 @@ def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
     """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped.
 
-    Without an optimizer, that of the checkpoint is not read. Raises Misfit that lists what does not fit, and
+    Without an optimizer, that of the checkpoint is not read. Raises VariableMismatchError that lists what does not fit, and
     FileNotFoundError.
     """
     path = Path(path).resolve()
@@ -116,17 +124,19 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 
 
 def _check(wanted: Any, known: Any) -> None:
-    """Raises Misfit unless a checkpoint has the arrays that are wanted; their types orbax checks."""
-    needs = {names(keys): leaf.shape for keys, leaf in jax.tree.leaves_with_path(wanted)}
-    has = {names(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(known) if hasattr(leaf, "shape")}
+    """Raises VariableMismatchError unless a checkpoint has the arrays that are wanted; their types orbax checks."""
+    needs = {name_keys(keys): leaf.shape for keys, leaf in jax.tree.leaves_with_path(wanted)}
+    has = {
+        name_keys(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(known) if hasattr(leaf, "shape")
+    }
     problems = []
     for path, shape in needs.items():
-        name = shown(path[:-1] if path[-1] == "value" else path)
+        name = format_path(path[:-1] if path[-1] == "value" else path)
         if path not in has:
-            problems.append(f"missing {name}, of shape {shape}")
+            problems.append(describe_missing((name,), shape))
         elif has[path] not in (shape, (*shape, 2)):  # a typed key is kept as two integers
-            problems.append(f"{name} has shape {has[path]}, and needs {shape}")
-    refuse(problems + [f"unexpected {shown(path)}, of shape {has[path]}" for path in has if path not in needs])
+            problems.append(describe_shape(name, has[path], f"and needs {shape}"))
+    raise_mismatches(problems + [describe_unexpected(path, has[path]) for path in has if path not in needs])
 
 
 def _state(module: nnx.Module, optimizer: nnx.Optimizer[Any] | None) -> Any:

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-WORDS = ("identical", "close", "different")
+VERDICTS = ("identical", "close", "different")
 CLOSE_BY = {1: 0.25, 2: 2e-2, 4: 1e-5, 8: 1e-13}
 """By the bytes of a float, the largest relative difference that is called close."""
 
 
-def tolerance(tree: Any) -> float:
+def find_tolerance(tree: Any) -> float:
     """That of the shortest float in a tree: what is computed in bfloat16 is no closer, whatever it is kept in."""
     sizes = [leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return max((CLOSE_BY[size] for size in sizes), default=0.0)
@@ -24,10 +24,10 @@ class Difference(NamedTuple):
     """The largest absolute difference of an array over its largest value, of all arrays the largest."""
     bits: jax.Array
     verdict: jax.Array
-    """The place in `WORDS`."""
+    """The place in `VERDICTS`."""
 
 
-def difference(a: Any, b: Any, within: float | None = None) -> Difference:
+def measure_difference(a: Any, b: Any, within: float | None = None) -> Difference:
     """Of two trees with the same leaves in the same order; NaN differs from numbers, and not from the same NaN.
 
     `within` is the relative difference that is called close, by default that of each array's own type. Arrays of
@@ -35,10 +35,10 @@ def difference(a: Any, b: Any, within: float | None = None) -> Difference:
     """
     made = [_of(x, y, within) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
     nothing = Difference(jnp.float32(0), jnp.float32(0), jnp.int32(0), jnp.int32(0))
-    return worst(nothing, *made)
+    return find_worst(nothing, *made)
 
 
-def worst(*found: Difference) -> Difference:
+def find_worst(*found: Difference) -> Difference:
     """The largest of each, and all bits."""
     columns = [jnp.stack(column) for column in zip(*found, strict=True)]
     return Difference(columns[0].max(), columns[1].max(), columns[2].sum(), columns[3].max())
@@ -52,7 +52,7 @@ def _of(x: jax.Array, y: jax.Array, within: float | None) -> Difference:
     apart = jnp.where(wide[0] == wide[1], 0.0, jnp.abs(wide[0] - wide[1]))  # infinite ones are equal, too
     gap = jnp.where(bits == 0, 0.0, jnp.nan_to_num(apart, nan=jnp.inf, posinf=jnp.inf).max(initial=0.0))
     relative = gap / jnp.maximum(jnp.abs(wide[0]).max(initial=0.0), 1e-30)
-    close = relative <= (tolerance(x) if within is None else within)
+    close = relative <= (find_tolerance(x) if within is None else within)
     verdict = jnp.where(bits == 0, 0, jnp.where(close, 1, 2)).astype(jnp.int32)
     return Difference(gap.astype(jnp.float32), relative.astype(jnp.float32), bits, verdict)
 

@@ -1,8 +1,9 @@
-"""Each layer of Linen as one of NNX: NNX's own with its arguments translated, or a twin that is exact."""
+"""Each layer of Linen as one of NNX: NNX's own with its arguments translated, or an exact layer of this library."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import flax.linen as nn
@@ -10,11 +11,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.porting import twins
-from tasks.porting.variables import leaves, load, shaped, slots
+from tasks.porting import exact_layers
+from tasks.porting.variables import flatten_variables, list_slots, load, make_abstract
 
 Builder = Callable[[Any, Any, nnx.Rngs], nnx.Module]
 """A layer of NNX from one of Linen and what that is called with."""
+
+
+class PortKind(StrEnum):
+    """What a layer of Linen has become."""
+
+    NATIVE = "native"
+    """NNX's own layer with its defaults."""
+    ADJUSTED = "adjusted"
+    """NNX's own layer with an argument that is not its default."""
+    EXACT = "exact"
+    """A layer of `exact_layers`, because NNX has none or computes something else."""
+    LINEN = "linen"
+    """Linen's code on NNX variables."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,7 @@ class Ported:
     """A layer of NNX with the variables of one of Linen; `why` says what makes it other than NNX's default."""
 
     module: nnx.Module
-    kind: str
-    """`native`, NNX's own as it is; `adjusted`, NNX's own with an argument that its default has otherwise; `twin`."""
+    kind: PortKind
     why: str = ""
 
 
@@ -33,7 +46,7 @@ class Port:
 
     exact: Builder
     native: Builder | None
-    kind: str = "native"
+    kind: PortKind = PortKind.NATIVE
     why: str = ""
 
 
@@ -104,7 +117,7 @@ def _conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     def each(value: Any) -> tuple[int, ...]:
         return (value or 1,) * len(size) if value is None or isinstance(value, int) else tuple(value)
 
-    return twins.ConvLocal(
+    return exact_layers.ConvLocal(
         inputs[0].shape, layer.features, kernel_size=size, strides=each(layer.strides), padding=layer.padding,
         input_dilation=each(layer.input_dilation), kernel_dilation=each(layer.kernel_dilation),
         use_bias=layer.use_bias, precision=layer.precision, rngs=rngs, **_types(layer),
@@ -139,7 +152,7 @@ def _norm(kind: Any, *names: str, exact: bool) -> Builder:
 
 def _normed(kind: Any, *names: str) -> Port:
     why = "NNX casts to dtype before it takes the statistics, Linen after: they differ in bfloat16"
-    return Port(_norm(kind, *names, exact=True), _norm(kind, *names, exact=False), "adjusted", why)
+    return Port(_norm(kind, *names, exact=True), _norm(kind, *names, exact=False), PortKind.ADJUSTED, why)
 
 
 def _cell(kind: Any, *names: str) -> Builder:
@@ -260,7 +273,7 @@ def _rnn(*, exact: bool) -> Builder:
         cell = _build(layer.cell, (carry, jax.ShapeDtypeStruct(tuple(shape), inputs[0].dtype)), rngs, exact=exact)
         names = ("time_major", "return_carry", "reverse", "keep_order", "unroll")
         given = {name: getattr(layer, name) for name in names}
-        return twins.RNN(cell, rngs=False, **given) if exact else nnx.RNN(cell, **given)
+        return exact_layers.RNN(cell, rngs=False, **given) if exact else nnx.RNN(cell, **given)
 
     return build
 
@@ -293,13 +306,13 @@ def _sequential(*, exact: bool) -> Builder:
 def _weight_norm(layer: nn.WeightNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     names = ("epsilon", "use_scale", "feature_axes", "variable_filter")
     given = {name: getattr(layer, name) for name in names} | _types(layer)
-    return twins.WeightNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+    return exact_layers.WeightNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
 
 
 def _spectral_norm(layer: nn.SpectralNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     names = ("n_steps", "epsilon", "error_on_non_matrix", "collection_name")
     given = {name: getattr(layer, name) for name in names} | _types(layer)
-    return twins.SpectralNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+    return exact_layers.SpectralNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
 
 
 def _simple(build: Builder) -> Port:
@@ -310,17 +323,17 @@ _NONE = "NNX has no such layer"
 _ATTENTION = Port(
     _attention(exact=True),
     _attention(exact=False),
-    "adjusted",
+    PortKind.ADJUSTED,
     "NNX takes jax.nn.dot_product_attention, which scales elsewhere and drops the precision: other bits",
 )
 
-LEAVES: Mapping[type, Port] = {
+LEAF_LAYERS: Mapping[type, Port] = {
     nn.Dense: _simple(_dense),
     nn.DenseGeneral: _simple(_dense_general),
     nn.Einsum: _simple(_einsum),
     nn.Conv: _simple(_conv),
     nn.ConvTranspose: _simple(_conv_transpose),
-    nn.ConvLocal: Port(_conv_local, None, "twin", _NONE),
+    nn.ConvLocal: Port(_conv_local, None, PortKind.EXACT, _NONE),
     nn.Embed: _simple(_embed),
     nn.LayerNorm: _normed(nnx.LayerNorm, "use_bias", "reduction_axes", "feature_axes"),
     nn.RMSNorm: _normed(nnx.RMSNorm, "reduction_axes", "feature_axes"),
@@ -329,21 +342,23 @@ LEAVES: Mapping[type, Port] = {
     nn.InstanceNorm: _normed(nnx.InstanceNorm, "use_bias", "feature_axes"),
     nn.LSTMCell: _simple(_cell(nnx.LSTMCell, "gate_fn", "activation_fn")),
     nn.OptimizedLSTMCell: Port(
-        _cell(twins.OptimizedLSTMCell, "gate_fn", "activation_fn"),
+        _cell(exact_layers.OptimizedLSTMCell, "gate_fn", "activation_fn"),
         _cell(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn"),
-        "twin",
+        PortKind.EXACT,
         "nnx.OptimizedLSTMCell keeps its gates joined: gradients over a sequence are summed in another order",
     ),
     nn.SimpleCell: _simple(_cell(nnx.SimpleCell, "activation_fn", "residual")),
     nn.GRUCell: Port(
-        _cell(twins.GRUCell, "gate_fn", "activation_fn"),
+        _cell(exact_layers.GRUCell, "gate_fn", "activation_fn"),
         None,
-        "twin",
+        PortKind.EXACT,
         "nnx.GRUCell has no bias at the recurrent candidate (google/flax issue 5594)",
     ),
-    nn.MGUCell: Port(_cell(twins.MGUCell, "gate_fn", "activation_fn", "reset_gate"), None, "twin", _NONE),
+    nn.MGUCell: Port(
+        _cell(exact_layers.MGUCell, "gate_fn", "activation_fn", "reset_gate"), None, PortKind.EXACT, _NONE
+    ),
     nn.ConvLSTMCell: Port(
-        _cell(twins.ConvLSTMCell, "kernel_size", "strides", "padding", "use_bias"), None, "twin", _NONE
+        _cell(exact_layers.ConvLSTMCell, "kernel_size", "strides", "padding", "use_bias"), None, PortKind.EXACT, _NONE
     ),
     nn.MultiHeadDotProductAttention: _ATTENTION,
     nn.MultiHeadAttention: _ATTENTION,
@@ -353,20 +368,22 @@ LEAVES: Mapping[type, Port] = {
 }
 """The layers of Linen that hold no others, each with its way to NNX."""
 PORTS: Mapping[type, Port] = {
-    **LEAVES,
-    nn.RNN: Port(_rnn(exact=True), _rnn(exact=False), "adjusted", "nnx.RNN keeps random numbers to begin with zeros"),
+    **LEAF_LAYERS,
+    nn.RNN: Port(
+        _rnn(exact=True), _rnn(exact=False), PortKind.ADJUSTED, "nnx.RNN keeps random numbers to begin with zeros"
+    ),
     nn.Bidirectional: Port(_bidirectional(exact=True), _bidirectional(exact=False)),
     nn.Sequential: Port(_sequential(exact=True), _sequential(exact=False)),
     nn.WeightNorm: Port(
         _weight_norm,
         None,
-        "twin",
+        PortKind.EXACT,
         "nnx.WeightNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
     nn.SpectralNorm: Port(
         _spectral_norm,
         None,
-        "twin",
+        PortKind.EXACT,
         "nnx.SpectralNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
 }
@@ -380,7 +397,7 @@ def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exa
     `inputs` are what the layer is called with, arrays or their shapes, for NNX wants the number of features when a
     layer is made. `exact` gives the same bits as Linen; without it the layer is NNX's own with its defaults.
     Raises KeyError for a layer that is not known, LookupError where NNX has none of its own, NotImplementedError
-    for a setting that is not ported, and Misfit for variables that are not those of the layer.
+    for a setting that is not ported, and VariableMismatchError for variables that are not those of the layer.
     """
     made = build_layer(layer, variables, *inputs, exact=exact)
     load(made.module, variables)
@@ -397,13 +414,13 @@ def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, ex
     def make() -> nnx.Module:
         return _as_initialized(_build(layer, inputs, nnx.Rngs(0), exact=exact), variables)
 
-    module = nnx.eval_shape(make) if exact else shaped(make)  # for NNX's own may keep a stream of random numbers
+    module = nnx.eval_shape(make) if exact else make_abstract(make)  # for NNX's own may keep a stream of random numbers
     if mask is not None:
         module.mask = jnp.asarray(mask)
     if not exact:
-        return Ported(module, "native")
+        return Ported(module, PortKind.NATIVE)
     others = [port, *(_port(part) for part in _parts(layer))]
-    port = next((other for other in others if other.kind != "native"), port)
+    port = next((other for other in others if other.kind is not PortKind.NATIVE), port)
     return Ported(module, port.kind, port.why)
 
 
@@ -411,7 +428,7 @@ def _port(layer: nn.Module) -> Port:
     port = PORTS.get(type(layer))
     if port is None:
         known = ", ".join(kind.__name__ for kind in PORTS)
-        raise KeyError(f"{type(layer).__name__} is no layer that is known; these are: {known}")
+        raise KeyError(f"{type(layer).__name__} is not a known layer; known are: {known}")
     return port
 
 
@@ -420,9 +437,9 @@ def _as_initialized(module: nnx.Module, variables: Mapping[str, Any]) -> nnx.Mod
     if isinstance(module, nnx.MultiHeadAttention) and (cache := variables.get("cache")):
         for name in ("cached_key", "cached_value", "cache_index"):
             setattr(module, name, nnx.Cache(jnp.zeros(cache[name].shape, cache[name].dtype)))
-    if isinstance(module, twins.Wrapper):
-        given = leaves(variables)
-        for slot in slots(module.layer_instance):
+    if isinstance(module, exact_layers.Wrapper):
+        given = flatten_variables(variables)
+        for slot in list_slots(module.layer_instance):
             if (like := given.get(("params", "layer_instance", *slot.parts[0][0][1:]))) is not None:
                 slot.variable.set_value(slot.variable[...].astype(like.dtype))
     return module

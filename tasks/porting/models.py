@@ -12,12 +12,26 @@ import jax.numpy as jnp
 from flax import errors, nnx
 from flax.core import tracers
 
-from tasks.porting.layers import ATTENTIONS, LEAVES, build_layer
-from tasks.porting.variables import Misfit, Path, Slot, assign, dump, leaves, load, matched, put, shown, slots
+from tasks.porting.layers import ATTENTIONS, LEAF_LAYERS, PortKind, build_layer
+from tasks.porting.variables import (
+    Mismatch,
+    MismatchKind,
+    Path,
+    Slot,
+    VariableMismatchError,
+    assign,
+    dump,
+    flatten_variables,
+    format_path,
+    list_slots,
+    load,
+    match_paths,
+    put,
+)
 
 OWN = "it keeps Linen's code, on variables that are NNX's"
 UNMET = "it is never called with these arguments; call it so that it is"
-CALLS = ("__call__", "attend")
+COMPUTING_METHODS = ("__call__", "attend")
 """The methods of layers that compute."""
 FLAGS = ("deterministic", "use_running_average", "parent", "name")
 """Fields of layers that a call may have otherwise than the one that was traced."""
@@ -29,7 +43,7 @@ class Entry:
 
     path: str
     layer: str
-    kind: str
+    kind: PortKind
     why: str = ""
 
 
@@ -101,7 +115,7 @@ class Model(Scope):
 
         def redirect(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             linen = context.module
-            if context.method_name not in CALLS or linen.path not in layers:
+            if context.method_name not in COMPUTING_METHODS or linen.path not in layers:
                 return call(*args, **kwargs)
             if not _alike(linen, layers[linen.path].module):
                 return call(*args, **kwargs)
@@ -110,7 +124,7 @@ class Model(Scope):
             if tracers.current_trace() != here:
                 return call(*args, **kwargs)
             done.add(linen.path)
-            return called(_at(self, linen.path), context, call, args, kwargs)
+            return call_layer(_at(self, linen.path), context, call, args, kwargs)
 
         own = {collection for collection in variables if collection != "params"}
         asked = [mutable] if isinstance(mutable, str) else list(mutable)
@@ -119,7 +133,10 @@ class Model(Scope):
                 variables, *inputs, rngs=_keys(rngs), mutable=sorted({*own, *asked}), **given
             )
         # the layers that were called here have changed their variables themselves
-        assign(slots(self), {path: leaf for path, leaf in leaves(changed).items() if not _has(done, path[1:])})
+        assign(
+            list_slots(self),
+            {path: leaf for path, leaf in flatten_variables(changed).items() if not _has(done, path[1:])},
+        )
         return (out, {name: changed[name] for name in asked if name in changed}) if asked else out
 
 
@@ -159,7 +176,7 @@ def _arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "self"}
 
 
-def called(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
     """What NNX's layer returns where Linen's is called."""
     linen = context.module
     if context.method_name == "attend":
@@ -204,10 +221,10 @@ def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any,
         if linen.is_mutable_collection(collection):
             linen.scope._mutable_collection(collection)
     inner = nnx.merge(graph, jax.tree.map(_shape, state))  # without values: Linen may keep what is traced here
-    wanted, given = slots(inner), leaves(linen.variables)
-    assign(wanted, {first: given[path] for first, path in matched(wanted, given, None).items()})
-    out = called(inner, context, call, args, kwargs)
-    for (collection, *names), leaf in leaves(dump(inner)).items():
+    wanted, given = list_slots(inner), flatten_variables(linen.variables)
+    assign(wanted, {first: given[path] for first, path in match_paths(wanted, given, None).items()})
+    out = call_layer(inner, context, call, args, kwargs)
+    for (collection, *names), leaf in flatten_variables(dump(inner)).items():
         if collection != "params" and linen.is_mutable_collection(collection):
             linen.put_variable(collection, "/".join(names), leaf)
     return out
@@ -216,7 +233,7 @@ def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any,
 def _within(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The variables of the module at a path."""
     found: dict[str, Any] = {}
-    for (collection, *names), leaf in leaves(variables).items():
+    for (collection, *names), leaf in flatten_variables(variables).items():
         if tuple(names[: len(path)]) == path:
             put(found, (collection, *names[len(path) :]), leaf)
     return found
@@ -240,15 +257,15 @@ def _traced(
 
     def run(variables: Any, arrays: Any) -> Any:
         inputs = iter(arrays)
-        here, whole = tracers.current_trace(), leaves(variables)
+        here, whole = tracers.current_trace(), flatten_variables(variables)
         inputs = jax.tree.unflatten(tree, [next(inputs) if is_array(leaf) else leaf for leaf in flat])
 
         def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             module = context.module
             kinds.setdefault(module.path, type(module).__name__)
-            if type(module) not in LEAVES or context.method_name not in CALLS:
+            if type(module) not in LEAF_LAYERS or context.method_name not in COMPUTING_METHODS:
                 return call(*args, **kwargs)
-            own = leaves(module.variables)
+            own = flatten_variables(module.variables)
             lifted = tracers.current_trace() != here or any(
                 leaf is not whole.get((path[0], *module.path, *path[1:])) for path, leaf in own.items()
             )
@@ -266,7 +283,9 @@ def _traced(
     try:
         jax.eval_shape(run, nn.meta.unbox(variables), [leaf for leaf in flat if is_array(leaf)])
     except (errors.ScopeParamNotFoundError, errors.ScopeParamShapeError, errors.InvalidRngError) as error:
-        raise Misfit(f"these are not the variables of the model: {str(error).splitlines()[0]}") from error
+        raise VariableMismatchError(
+            f"these are not the variables of the model: {str(error).splitlines()[0]}"
+        ) from error
     return seen, kinds
 
 
@@ -304,31 +323,31 @@ def port_model(
     The model is run once on the shapes of `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments
     `given`, to see which layers it has: call it so that it meets all of them. Layers that are not ported keep
     Linen's code and are named in the report with the reason. Without `exact` the layers are NNX's own with their
-    defaults, where it has any. Raises Misfit for variables that a layer does not have, and what the model raises.
+    defaults, where it has any. Raises VariableMismatchError for variables that a layer does not have, and what the model raises.
     """
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
     model, report, layers = Model(linen), [], dict[Path, _Code]()
-    whole = leaves(variables)
+    whole = flatten_variables(variables)
     for path, leaf in whole.items():
         if isinstance(leaf, tuple):
-            raise ValueError(f"{shown(path)} is a tuple, as sow leaves it: leave that collection out")
+            raise ValueError(f"{format_path(path)} is a tuple, as sow leaves it: leave that collection out")
     seen, kinds = _traced(linen, variables, inputs, keys, given)
     for path, met in seen.items():
         if path == ():
             raise ValueError(f"{type(linen).__name__} is a layer itself: port_layer ports it")
         if _has(layers, path):
             continue  # a layer of a layer: attention has layers of its own
-        kind, why = "linen", ""
+        kind, why = PortKind.LINEN, ""
         try:
             made = build_layer(met.layer, met.variables, *met.inputs, exact=exact)
             kind, why = made.kind, made.why
             _fill(made.module, _within(variables, path), met)
         except (NotImplementedError, LookupError) as refusal:
-            kind, why = "linen", str(refusal)
-        except Misfit as refusal:
-            if any(line.split()[0] in ("missing", "unexpected") for line in str(refusal).splitlines()[1:]):
+            kind, why = PortKind.LINEN, str(refusal)
+        except VariableMismatchError as refusal:
+            if not {mismatch.kind for mismatch in refusal.mismatches} <= {MismatchKind.SHAPE, MismatchKind.DTYPE}:
                 raise
-            kind, why = "linen", "NNX's layer has others: " + str(refusal).splitlines()[1].strip()
+            kind, why = PortKind.LINEN, f"NNX's layer has others: {refusal.mismatches[0].message}"
         else:
             _put(model, path, made.module)
             layers[path] = _Code(met.layer)
@@ -336,13 +355,14 @@ def port_model(
             whole = {name: leaf for name, leaf in whole.items() if not _has([path], name[1:])}
         report.append(Entry("/".join(path), type(met.layer).__name__, kind, why))
     model._seen = tuple(layers.items())
-    kept = [tuple(entry.path.split("/")) for entry in report if entry.kind == "linen"]
+    kept = [tuple(entry.path.split("/")) for entry in report if entry.kind is PortKind.LINEN]
     for (collection, *names), leaf in whole.items():
         kind_of = nnx.variable_type_from_name(collection, allow_register=True)
         _put(model, tuple(names), kind_of(jnp.asarray(leaf)))
     free = dict.fromkeys(path[1:-1] for path in whole if not _has(kept, path[1:]))
     report += [
-        Entry("/".join(path), kinds.get(path, "unknown"), "linen", OWN if path in kinds else UNMET) for path in free
+        Entry("/".join(path), kinds.get(path, "unknown"), PortKind.LINEN, OWN if path in kinds else UNMET)
+        for path in free
     ]
     return PortedModel(model, tuple(report))
 
@@ -352,8 +372,8 @@ def _fill(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
     if not met.lifted:
         load(module, variables)
         return
-    wanted, given = slots(module), leaves(variables)
-    found = matched(wanted, given, None)
+    wanted, given = list_slots(module), flatten_variables(variables)
+    found = match_paths(wanted, given, None)
     for slot in wanted:
         _check_parts(slot, [given[found[first]] for first, *_ in slot.parts if first in found])
     assign(wanted, {first: given[path] for first, path in found.items()})
@@ -361,7 +381,8 @@ def _fill(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
 
 def _check_parts(slot: Slot, arrays: list[Any]) -> None:
     if len(arrays) != len(slot.parts):
-        raise Misfit(f"missing variables of {shown(slot.path)}")
+        message = f"missing variables of {format_path(slot.path)}"
+        raise VariableMismatchError(message, [Mismatch(MismatchKind.MISSING, message)])
     if len(arrays) > 1 and jnp.shape(arrays[0]) != slot.part_shape:
         raise NotImplementedError("NNX keeps its gates in one array, and here they are stacked")
 
@@ -373,7 +394,7 @@ def _put(model: Scope, path: Path, child: Any) -> None:
             _set(model, name, Scope())
         model = getattr(model, _attribute(model, name))
     if _attribute(model, path[-1]) in vars(model):
-        raise NotImplementedError(f"{shown(path)} is in two collections, of which an NNX module can have one")
+        raise NotImplementedError(f"{format_path(path)} is in two collections, of which an NNX module can have one")
     _set(model, path[-1], child)
 
 

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from tasks.porting.variables import Misfit, Path, Slot, fit, matched, names, shown, slots
+from tasks.porting.variables import (
+    Mismatch,
+    MismatchKind,
+    Path,
+    Slot,
+    VariableMismatchError,
+    fit_variables,
+    format_path,
+    list_slots,
+    match_paths,
+    name_keys,
+)
 
 
 def load_optimizer(
@@ -24,11 +35,11 @@ def load_optimizer(
 
     `opt_state` is what `tx.init(params)` and `tx.update` return, or what a checkpoint has made of it, nested dicts
     and lists; the optimizer has the same `tx`, and may be only shaped. `step`, if given, becomes the optimizer's,
-    which is uint32. `mapping` and `dtype` are those of `load`. Raises Misfit that lists what does not fit.
+    which is uint32. `mapping` and `dtype` are those of `load`. Raises VariableMismatchError that lists what does not fit.
     """
     wanted = _slots(optimizer, module)
     given = _plain(opt_state, wanted)
-    fit(wanted, given, _everywhere(mapping, wanted, given), dtype)
+    fit_variables(wanted, given, _everywhere(mapping, wanted, given), dtype)
     if step is not None:
         optimizer.step.set_value(jnp.asarray(step, optimizer.step.dtype))
 
@@ -38,23 +49,25 @@ def dump_optimizer(
 ) -> Any:
     """The state of an optimizer as optax has it for Linen's parameters, with the structure of `like`.
 
-    `like` is `tx.init(params)`, or its shapes. Raises Misfit for what the optimizer does not have.
+    `like` is `tx.init(params)`, or its shapes. Raises VariableMismatchError for what the optimizer does not have.
     """
     wanted = _slots(optimizer, module)
     whole = _plain(like, wanted)
-    found = matched(wanted, whole, _everywhere(mapping, wanted, whole))
+    found = match_paths(wanted, whole, _everywhere(mapping, wanted, whole))
     made: dict[Path, jax.Array] = {}
     for slot in wanted:
         pieces = slot.pieces(slot.variable[...])
         made |= {found[first]: piece for (first, *_), piece in zip(slot.parts, pieces, strict=True) if first in found}
     if missing := set(whole) - set(made):
-        raise Misfit("the optimizer has no " + ", ".join(map(shown, sorted(missing))))
+        mismatches = [Mismatch(MismatchKind.UNEXPECTED, format_path(path)) for path in sorted(missing)]
+        names = ", ".join(mismatch.message for mismatch in mismatches)
+        raise VariableMismatchError(f"the optimizer has no {names}", mismatches)
     return jax.tree.unflatten(jax.tree.structure(like), [made[path] for path in whole])
 
 
 def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
     """The variables of an optimizer, with the paths that optax has for Linen's parameters."""
-    parameters = {tuple(map(str, slot.path)): slot for slot in slots(module)}
+    parameters = {tuple(map(str, slot.path)): slot for slot in list_slots(module)}
     made = []
     for path, variable in nnx.iter_graph(optimizer):
         masked = isinstance(variable, nnx.Variable) and isinstance(variable.get_value(), optax.MaskedNode)
@@ -81,7 +94,7 @@ def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
     """
     made, begins = {}, _prefixes(wanted)
     for keys, leaf in jax.tree.leaves_with_path(opt_state):
-        path = ("opt_state", *names(keys))
+        path = ("opt_state", *name_keys(keys))
         end = next((place for place in range(1, len(path)) if path[place] == "params" and path[:place] in begins), None)
         made[path if end is None else (*path[:end], *path[end + 1 :])] = leaf
     return made

@@ -7,7 +7,8 @@ paths are brought to the same form, and the two are matched; nothing is assigned
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from enum import Enum
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -41,8 +42,30 @@ FUSED: dict[type, dict[Path, tuple[Path, ...]]] = {
 """Of NNX cells that keep in one array what Linen keeps in several, along the last axis in this order."""
 
 
-class Misfit(ValueError):
-    """Variables that do not fit a module; the message names each of them, by path and with both sides."""
+class MismatchKind(Enum):
+    """How a variable does not fit."""
+
+    MISSING = "missing"
+    UNEXPECTED = "unexpected"
+    SHAPE = "shape"
+    DTYPE = "dtype"
+    NAME = "name"
+    """A name that the module or the mapping cannot have."""
+
+
+class Mismatch(NamedTuple):
+    """One variable that does not fit, and the message with its path and both sides."""
+
+    kind: MismatchKind
+    message: str
+
+
+class VariableMismatchError(ValueError):
+    """Variables that do not fit a module; `mismatches` has each of them."""
+
+    def __init__(self, message: str, mismatches: Sequence[Mismatch] = ()) -> None:
+        super().__init__(message)
+        self.mismatches = tuple(mismatches)
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,7 @@ class Slot:
         return jnp.split(whole, len(self.parts), axis=-1) if len(self.parts) > 1 else [whole]
 
 
-def slots(module: nnx.Module) -> list[Slot]:
+def list_slots(module: nnx.Module) -> list[Slot]:
     """The variables of a module that Linen would have, with their paths there; state of random numbers is none."""
     found: dict[int, Slot] = {}
     for path, names, variable, fused in _walk(module, (), (), ()):
@@ -106,7 +129,7 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
             yield from _walk(child, (*path, name), inner, above)
 
 
-def named(module: nnx.Module) -> dict[Path, nnx.Module]:
+def name_modules(module: nnx.Module) -> dict[Path, nnx.Module]:
     """The modules within a module, itself included, by the names that Linen would give them."""
     found: dict[Path, nnx.Module] = {}
 
@@ -150,7 +173,7 @@ def _bare(path: Path) -> Path:
     return tuple(LIFTED.sub("", name) for name in path)
 
 
-def leaves(variables: Mapping[str, Any]) -> dict[Path, Any]:
+def flatten_variables(variables: Mapping[str, Any]) -> dict[Path, Any]:
     """The arrays of Linen variables by their paths, frozen or not, without their boxes."""
     found: dict[Path, Any] = {}
 
@@ -175,7 +198,7 @@ def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
     return (collection, *names)
 
 
-def matched(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[str, str] | None) -> dict[Path, Path]:
+def match_paths(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[str, str] | None) -> dict[Path, Path]:
     """For the first name of each part of the slots, which of the given paths it is.
 
     A path that is the same comes first, one that is the same but for a lifted class's prefix second, where it is
@@ -209,31 +232,35 @@ def load(
     """Assigns Linen variables `{"params": …, "batch_stats": …}` to an NNX module, all of them or none.
 
     `mapping` gives for a path of Linen, `encoder/Dense_0`, or the beginning of one, that of NNX. `dtype="cast"`
-    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises Misfit that lists
+    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises VariableMismatchError that lists
     every missing, unexpected, ill-shaped and ill-typed variable.
     """
-    given = {path: leaf for path, leaf in leaves(variables).items() if path[0] not in ignore}
-    fit(slots(module), given, mapping, dtype)
+    given = {path: leaf for path, leaf in flatten_variables(variables).items() if path[0] not in ignore}
+    fit_variables(list_slots(module), given, mapping, dtype)
 
 
-def fit(wanted: Sequence[Slot], given: Mapping[Path, Any], mapping: Mapping[str, str] | None, dtype: str) -> None:
-    """Puts all of the given arrays into the slots, or raises Misfit that lists what does not fit."""
+def fit_variables(
+    wanted: Sequence[Slot], given: Mapping[Path, Any], mapping: Mapping[str, str] | None, dtype: str
+) -> None:
+    """Puts all of the given arrays into the slots, or raises VariableMismatchError that lists what does not fit."""
     if dtype not in ("strict", "cast"):
         raise ValueError(f"dtype must be strict or cast, got {dtype!r}")
-    found = matched(wanted, given, mapping)
+    found = match_paths(wanted, given, mapping)
     begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
     problems = [
-        f"the mapping has {name}, which no variable begins with" for name in mapping or () if name not in begins
+        Mismatch(MismatchKind.NAME, f"the mapping has {name}, with which no variable begins")
+        for name in mapping or ()
+        if name not in begins
     ]
     for slot in wanted:
         for first, *_ in slot.parts:
             if first in found:
                 problems += _misfit(slot, found[first], given[found[first]], dtype)
             else:
-                problems.append(f"missing {shown(first)}, of shape {slot.part_shape} for {shown(slot.path)}")
+                problems.append(describe_missing(first, slot.part_shape, f" for {format_path(slot.path)}"))
     left = set(given) - set(found.values())
-    problems += [f"unexpected {shown(path)}, of shape {jnp.shape(given[path])}" for path in given if path in left]
-    refuse(problems)
+    problems += [describe_unexpected(path, jnp.shape(given[path])) for path in given if path in left]
+    raise_mismatches(problems)
     assign(wanted, {first: given[path] for first, path in found.items()})
 
 
@@ -245,22 +272,39 @@ def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
             slot.variable.set_value(slot.whole(parts))
 
 
-def refuse(problems: Sequence[str]) -> None:
-    """Raises Misfit with all of them, if there are any."""
-    if problems:
-        raise Misfit(f"{len(problems)} variables do not fit:\n" + "\n".join(f"  {line}" for line in problems))
+def describe_missing(path: Sequence[Any], shape: Any, purpose: str = "") -> Mismatch:
+    """A variable that a module needs and does not get."""
+    return Mismatch(MismatchKind.MISSING, f"missing {format_path(path)}, of shape {shape}{purpose}")
 
 
-def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[str]:
-    name, of = shown(path), shown(slot.path)
+def describe_unexpected(path: Sequence[Any], shape: Any) -> Mismatch:
+    """A variable that a module gets and does not have."""
+    return Mismatch(MismatchKind.UNEXPECTED, f"unexpected {format_path(path)}, of shape {shape}")
+
+
+def describe_shape(name: str, shape: Any, needs: str) -> Mismatch:
+    """A variable of another shape."""
+    return Mismatch(MismatchKind.SHAPE, f"{name} has shape {shape}, {needs}")
+
+
+def raise_mismatches(mismatches: Sequence[Mismatch]) -> None:
+    """Raises VariableMismatchError with all of them, if there are any."""
+    if mismatches:
+        lines = [f"{len(mismatches)} variables do not fit:", *(f"  {mismatch.message}" for mismatch in mismatches)]
+        raise VariableMismatchError("\n".join(lines), mismatches)
+
+
+def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[Mismatch]:
+    name, of = format_path(path), format_path(slot.path)
     if tuple(jnp.shape(array)) != slot.part_shape:
-        return [f"{name} has shape {jnp.shape(array)}, {of} needs {slot.part_shape}"]
+        return [describe_shape(name, jnp.shape(array), f"{of} needs {slot.part_shape}")]
     if dtype == "strict" and jnp.result_type(array) != slot.variable.dtype:
-        return [f"{name} is {jnp.result_type(array)}, {of} is {slot.variable.dtype}; dtype='cast' casts"]
+        message = f"{name} is {jnp.result_type(array)}, {of} is {slot.variable.dtype}; dtype='cast' casts"
+        return [Mismatch(MismatchKind.DTYPE, message)]
     return []
 
 
-def shown(path: Sequence[Any]) -> str:
+def format_path(path: Sequence[Any]) -> str:
     """A path as people write it."""
     return "/".join(map(str, path))
 
@@ -271,21 +315,23 @@ def dump(
     """The variables of an NNX module as Linen has them, a dict of collections.
 
     `like` are Linen variables, or their shapes, whose names are taken where several are possible: of lifted
-    modules, of what is renamed by `mapping`, and of shared modules. Raises Misfit for one of them that the
+    modules, of what is renamed by `mapping`, and of shared modules. Raises VariableMismatchError for one of them that the
     module does not have.
     """
-    wanted = slots(module)
-    names = matched(wanted, leaves(like), mapping) if like is not None else {}
+    wanted = list_slots(module)
+    names = match_paths(wanted, flatten_variables(like), mapping) if like is not None else {}
     made: dict[str, Any] = {}
     for slot in wanted:
         for paths, piece in zip(slot.parts, slot.pieces(slot.variable[...]), strict=True):
             put(made, names.get(paths[0], paths[0]), piece)
-    if like is not None and (missing := set(leaves(like)) - set(names.values())):
-        raise Misfit("the module has no " + ", ".join(map(shown, sorted(missing))))
+    if like is not None and (missing := set(flatten_variables(like)) - set(names.values())):
+        mismatches = [Mismatch(MismatchKind.UNEXPECTED, format_path(path)) for path in sorted(missing)]
+        names_missing = ", ".join(mismatch.message for mismatch in mismatches)
+        raise VariableMismatchError(f"the module has no {names_missing}", mismatches)
     return made
 
 
-def shaped(make: Callable[[], Module]) -> Module:
+def make_abstract(make: Callable[[], Module]) -> Module:
     """The module that `make` returns, its variables only shaped and for `load` to fill.
 
     Its streams of random numbers are there, for no checkpoint of Linen has them. Nothing else is allocated.
@@ -295,7 +341,7 @@ def shaped(make: Callable[[], Module]) -> Module:
     return module
 
 
-def names(keys: Iterable[Any]) -> Path:
+def name_keys(keys: Iterable[Any]) -> Path:
     """The path of a leaf in any pytree, by names and places."""
     return tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys)
 

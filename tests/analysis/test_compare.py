@@ -197,7 +197,7 @@ def test_a_study_half_done_is_told(study):
     table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:12]))
     made = compare.compare([study])
     assert made.points[["level", "seeds", "finished"]].to_numpy().tolist() == [[1, 8, 8], [2, 8, 3]]
-    assert "13 planned runs are still to be made" in made.notes[0]
+    assert "13 planned runs are pending" in made.notes[0]
 
 
 def test_parts_of_arrays_are_metrics(study):
@@ -227,7 +227,7 @@ def test_several_tasks_are_aggregated(toy):
         ["noisy", "task=noisy level=1"],
         ["noisier", "task=noisier level=1"],
     ]
-    assert "score-profile" in {picture.name for picture in figures.pictures(made)}
+    assert "score-profile" in {picture.name for picture in figures.draw_figures(made)}
     assert made.aggregates["iqm"][0] == pytest.approx(stats.trim_mean(frame[frame["level"] == 1]["score"], 0.25))
     pairs = [
         np.mean(own[own["level"] == 3]["score"].to_numpy()[:, None] < own[own["level"] == 1]["score"].to_numpy())
@@ -243,7 +243,7 @@ REFUSED = [
     ),
     (["--metric", "curve.9"], "curve.9: index 9 is out of bounds"),
     (["--by", "x"], "there is no axis 'x'; there are: task, level, steps"),
-    (["--baseline", "level=7"], "the baseline has level=7; there is: 1.0, 2.0, 1.5"),
+    (["--baseline", "level=7"], "the baseline has level=7; there are: 1.0, 2.0, 1.5"),
     (["--baseline", "x=7"], "the baseline names 'x'; the axes are: level"),
     (["--baseline", "7"], "axis=value pairs"),
     (["--filter", "level <"], "cannot be evaluated"),
@@ -258,29 +258,29 @@ def test_words_are_not_compared_and_spoil_nothing(toy, capsys):
     made = compare.compare([called.folder])
     assert made.metrics == ("score",)
     assert made.points["mean"].tolist() == [2.5, 5]
-    assert made.notes[0] == "verdict: words, which are in the table and not compared"
-    assert all(picture.name.startswith("score-") for picture in figures.pictures(made))
+    assert made.notes[0] == "verdict: categorical outputs, which are in the table and not compared"
+    assert all(picture.name.startswith("score-") for picture in figures.draw_figures(made))
     assert made.notes[0] in (called.folder / "report.html").read_text()
     for arguments in (["--metric", "verdict"], ["--metric", "verdict.mean"]):
         capsys.readouterr()
         assert command(called.folder, *arguments) == 2
         assert "; there are: score" in (err := capsys.readouterr().err)
-        assert ("'verdict' is a word and no metric" in err) == (len(arguments[1]) == len("verdict"))
+        assert ("'verdict' is categorical and not a metric" in err) == (len(arguments[1]) == len("verdict"))
 
 
 def test_a_study_of_words_alone_has_nothing_to_compare_and_a_report(toy, capsys):
     called = toy("-m", "task=only_categories", "seed=range(0,6)", "study=mine", "report=true")
     assert called.status == 0, called.err
     made = compare.compare([called.folder])
-    assert (made.metrics, len(made.points), list(figures.pictures(made))) == ((), 0, [])
+    assert (made.metrics, len(made.points), list(figures.draw_figures(made))) == ((), 0, [])
     assert "metrics: none" in (called.folder / "report.html").read_text()
     capsys.readouterr()
     assert command(called.folder) == 0
-    assert capsys.readouterr().out == "note: parity: words, which are in the table and not compared\n"
+    assert capsys.readouterr().out == "note: parity: categorical outputs, which are in the table and not compared\n"
     assert command(called.folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["points"] == []
     assert command(called.folder, "--metric", "parity") == 2
-    assert "'parity' is a word and no metric; there are: none" in capsys.readouterr().err
+    assert "'parity' is categorical and not a metric; there are: none" in capsys.readouterr().err
 
 
 def test_a_word_of_one_study_is_no_number_of_another(toy):
@@ -342,7 +342,7 @@ def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
 
 def test_pictures_are_drawn(study, toy):
     made = compare.compare([study])
-    written = figures.write(made, study / "figures")
+    written = figures.write_figures(made, study / "figures")
     assert {path.name for path in written} == {
         f"{name}.{kind}"
         for name in ("score-points", "score-axis", "score-differences", "score-ecdf", "curve-curves")
@@ -350,10 +350,13 @@ def test_pictures_are_drawn(study, toy):
     }
     assert all(path.stat().st_size > 5000 for path in written)
     grid = toy("-m", "task=noisy", "level=1,2,3", "steps=3,4,5", "seed=range(0,300)", "study=grid").folder
-    names = {picture.name for picture in figures.pictures(compare.compare([grid]))}
+    names = {picture.name for picture in figures.draw_figures(compare.compare([grid]))}
     assert "score-heat" in names
     alone = toy("task=noisy", "study=alone").folder
-    assert {picture.name for picture in figures.pictures(compare.compare([alone]))} == {"score-points", "curve-curves"}
+    assert {picture.name for picture in figures.draw_figures(compare.compare([alone]))} == {
+        "score-points",
+        "curve-curves",
+    }
 
 
 HARNESS = """<script>
@@ -382,7 +385,7 @@ def test_the_page_in_a_browser(toy, study, tmp_path):
     evil = study.rename(study.with_name("<img src=x onerror=injected=1>"))
     (evil / "programs.csv").write_text("group,task\n0,<script>injected=2</script>\n")
     made = compare.compare([evil])
-    path = report.write(made, evil / "report.html")
+    path = report.write_report(made, evil / "report.html")
     assert path.stat().st_size < 6_000_000
     page = tmp_path / "page.html"
     page.write_text(path.read_text().replace("</head>", HARNESS, 1))
@@ -404,7 +407,7 @@ def test_the_page_in_a_browser(toy, study, tmp_path):
 def test_the_page_escapes_and_loads_nothing(study):
     evil = study.rename(study.with_name("<b>&"))
     (evil / "programs.csv").write_text('group,task\n0,"<script>alert(1)</script>"\n')
-    text = report.page(compare.compare([evil]))
+    text = report.render_report(compare.compare([evil]))
     assert "<h1>&lt;b&gt;&amp;</h1>" in text
     assert "<script>alert(1)" not in text
     assert "&lt;script&gt;alert(1)" in text

@@ -18,7 +18,7 @@ from flax.nnx import bridge as upstream
 
 from tasks import bridge
 from tasks.porting.bridges import ToLinen, linen_variables, to_linen, to_nnx
-from tasks.porting.variables import Misfit, same_bits
+from tasks.porting.variables import VariableMismatchError, same_bits
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -27,7 +27,7 @@ X = jax.random.normal(jax.random.fold_in(KEY, 1), (5, 4))
 KEYS = {"params": KEY, "dropout": jax.random.key(7)}
 
 
-def drawn(make, *inputs):
+def draw_inputs(make, *inputs):
     """Random variables in the shapes of what `make` returns: no bias is zero, and no scale one."""
     source = np.random.default_rng(9)
     return jax.tree.map(
@@ -67,7 +67,7 @@ class Mlp(nnx.Module):
 @functools.cache
 def wrapped():
     module = to_linen(Mlp, [4, 6, 3])
-    return module, drawn(module.init, KEYS, X)
+    return module, draw_inputs(module.init, KEYS, X)
 
 
 def by_hand(variables, dropout=None):
@@ -137,7 +137,9 @@ def test_it_runs_jitted_and_vectorized_and_frozen():
     twice = jax.jit(jax.vmap(apply, in_axes=(0, None)))(many, X)
     assert np.allclose(twice[0], eager, rtol=1e-5, atol=1e-5)
     wrong = {**many, "Temperature": {"temperature": jnp.ones((2, 3))}}
-    with pytest.raises(Misfit, match=r"Temperature/temperature has shape \(3,\), temperature needs \(\)"):
+    with pytest.raises(
+        VariableMismatchError, match=r"Temperature/temperature has shape \(3,\), temperature needs \(\)"
+    ):
         jax.vmap(apply, in_axes=(0, None))(wrong, X)
 
 
@@ -160,7 +162,7 @@ def test_lists_and_dicts_among_the_arguments_can_be_hashed():
 
 def test_options_reach_the_constructor():
     module = to_linen(Mlp, [4, 3], options={"momentum": 0.5})
-    variables = drawn(module.init, KEYS, X)
+    variables = draw_inputs(module.init, KEYS, X)
     updates = module.apply(variables, X, rngs=KEYS, mutable=["batch_stats"])[1]
     expected = 0.5 * variables["batch_stats"]["norm"]["mean"] + 0.5 * module.apply(
         variables, X, nnx_method="first"
@@ -222,7 +224,7 @@ MISFITS = [
 def test_each_misfit_is_told(where, parts, lines):
     variables, module = changed(**parts), wrapped()[0]
     call = partial(module.apply, rngs=KEYS) if where == "to_linen" else partial(to_nnx, module, rngs=nnx.Rngs(**KEYS))
-    with pytest.raises(Misfit) as caught:
+    with pytest.raises(VariableMismatchError) as caught:
         call(variables, X)
     for line in lines:
         assert line in str(caught.value)
@@ -231,7 +233,9 @@ def test_each_misfit_is_told(where, parts, lines):
 def test_numbers_that_a_checkpoint_made_texts_are_told_from_numbers():
     variables = changed()
     variables["params"]["layers"] = {str(i): layer for i, layer in variables["params"]["layers"].items()}
-    with pytest.raises(Misfit, match=r"missing params/layers/0/bias[^']*unexpected params/layers/'0'/bias"):
+    with pytest.raises(
+        VariableMismatchError, match=r"missing params/layers/0/bias[^']*unexpected params/layers/'0'/bias"
+    ):
         wrapped()[0].apply(variables, X)
 
 
@@ -248,7 +252,7 @@ class Nested(nn.Module):
 def test_it_nests_in_a_linen_module_with_the_weights_that_upstream_draws(lift):
     model = Nested(lift(ToLinen))
     assert same_bits(model.init(KEY, X), Nested(lift(upstream.ToLinen)).init(KEY, X))
-    variables = drawn(model.init, KEY, X)
+    variables = draw_inputs(model.init, KEY, X)
     params = variables["params"]
     x = X
     for name in ("Dense_0", "inner", "Dense_1"):
@@ -256,19 +260,19 @@ def test_it_nests_in_a_linen_module_with_the_weights_that_upstream_draws(lift):
     out, seen = model.apply(variables, X, capture_intermediates=True, mutable=["intermediates"])
     assert np.allclose(out, x, rtol=1e-5)
     assert len(seen["intermediates"]["inner"]["__call__"]) == 1
-    with pytest.raises(Misfit, match="missing params/bias"):
+    with pytest.raises(VariableMismatchError, match="missing params/bias"):
         model.apply({"params": {**params, "inner": {"kernel": params["inner"]["kernel"]}}}, X)
 
 
 def test_boxes_are_seen_through():
     module = to_linen(nnx.Linear, 4, 3, kernel_metadata={"note": "mine"})
-    variables = drawn(module.init, KEY, X)
+    variables = draw_inputs(module.init, KEY, X)
     assert isinstance(variables["params"]["kernel"], upstream.NNXMeta)
     plain = nn.meta.unbox(variables)
     assert same_bits(module.apply(variables, X), module.apply(plain, X))
     named = {"params": {**plain["params"], "bias": nn.Partitioned(plain["params"]["bias"], ("out",))}}
     assert same_bits(module.apply(named, X), module.apply(plain, X))
-    with pytest.raises(Misfit, match=r"params/kernel has shape \(2, 3\), kernel needs \(4, 3\)"):
+    with pytest.raises(VariableMismatchError, match=r"params/kernel has shape \(2, 3\), kernel needs \(4, 3\)"):
         module.apply({"params": {**variables["params"], "kernel": nn.Partitioned(X[:2, :3], (None, "out"))}}, X)
 
 
@@ -285,7 +289,7 @@ def test_a_constructor_may_make_linen_modules():
         def __call__(self, x):
             return nn.Dense(2)(to_linen(Inner)(x))
 
-    variables = drawn(Outer().init, KEY, X)
+    variables = draw_inputs(Outer().init, KEY, X)
     assert jax.tree.map(jnp.shape, variables["params"]["ToLinen_0"]) == {"dense": {"kernel": (4, 3), "bias": (3,)}}
     x = nn.Dense(3).apply({"params": variables["params"]["ToLinen_0"]["dense"]}, X)
     assert same_bits(Outer().apply(variables, X), nn.Dense(2).apply({"params": variables["params"]["Dense_0"]}, x))
@@ -301,7 +305,7 @@ class Net(nn.Module):
 
 
 def test_a_linen_module_in_nnx_holds_the_variables_that_it_is_given():
-    variables = drawn(partial(Net().init, train=False), KEY, X)
+    variables = draw_inputs(partial(Net().init, train=False), KEY, X)
     for given in (variables, freeze(variables), jax.device_get(variables)):
         module = to_nnx(Net(), given, X)
         assert same_bits(linen_variables(module), variables)
@@ -316,7 +320,7 @@ def test_a_linen_module_in_nnx_draws_the_variables_of_init(key):
 
 
 def test_training_updates_statistics_and_draws_the_masks_of_linen():
-    variables = drawn(partial(Net().init, train=False), KEY, X)
+    variables = draw_inputs(partial(Net().init, train=False), KEY, X)
     module = to_nnx(Net(), variables, X, rngs=nnx.Rngs(dropout=KEYS["dropout"]))
     stream = nnx.Rngs(dropout=KEYS["dropout"]).fork()
     for _ in range(2):
@@ -329,7 +333,7 @@ def test_training_updates_statistics_and_draws_the_masks_of_linen():
 
 
 def test_mutable_is_everything_but_params_unless_a_call_says_so():
-    variables = drawn(partial(Net().init, train=False), KEY, X)
+    variables = draw_inputs(partial(Net().init, train=False), KEY, X)
     module = to_nnx(Net(), variables, X, rngs=nnx.Rngs(0))
     module(X, train=False)
     assert same_bits(linen_variables(module), variables)
@@ -342,7 +346,7 @@ def test_mutable_is_everything_but_params_unless_a_call_says_so():
 
 
 def test_gradients_of_a_linen_module_in_nnx():
-    variables = drawn(partial(Net().init, train=False), KEY, X)
+    variables = draw_inputs(partial(Net().init, train=False), KEY, X)
     graph, params, rest = nnx.split(to_nnx(Net(), variables, X), nnx.Param, ...)
     own = outputs_and_gradients(lambda p, x: nnx.merge(graph, p, rest)(x, train=False), params, X)
     theirs = outputs_and_gradients(
@@ -353,7 +357,7 @@ def test_gradients_of_a_linen_module_in_nnx():
 
 def test_partitioned_variables_need_no_mesh():
     dense = nn.Dense(3, kernel_init=nn.with_partitioning(nn.initializers.lecun_normal(), (None, "out")))
-    variables = drawn(dense.init, KEY, X)
+    variables = draw_inputs(dense.init, KEY, X)
     module = to_nnx(dense, variables, X)
     assert linen_variables(module)["params"]["kernel"].names == (None, "out")
     assert same_bits(linen_variables(module), variables)
@@ -384,7 +388,7 @@ class Taken(nn.Module):
     ],
 )
 def test_names_that_nnx_cannot_have_are_refused(module, message):
-    with pytest.raises(Misfit, match=re.escape(message)):
+    with pytest.raises(VariableMismatchError, match=re.escape(message)):
         to_nnx(module, None, X, key=KEY)
 
 

@@ -208,7 +208,7 @@ def test_each_misfit_of_an_optimizer_is_told():
     moments = jax.tree.map(lambda leaf: leaf, serialization.to_state_dict(state.opt_state))
     del moments["1"]["0"]["mu"]["first"]["bias"]
     moments["1"]["0"]["nu"]["norm"]["scale"] = jnp.ones(4)
-    with pytest.raises(porting.Misfit) as told:
+    with pytest.raises(porting.VariableMismatchError) as told:
         porting.load_optimizer(optimizer, module, moments, mapping=MAPPING)
     assert [line.strip() for line in str(told.value).splitlines()] == [
         "2 variables do not fit:",
@@ -217,7 +217,7 @@ def test_each_misfit_of_an_optimizer_is_told():
     ]
     assert same_bits(nnx.to_pure_dict(nnx.state(optimizer)), before)
     like = (*TX.init(state.params), optax.trace(0.9).init(jnp.ones(1)))
-    with pytest.raises(porting.Misfit, match="the optimizer has no opt_state/2/trace"):
+    with pytest.raises(porting.VariableMismatchError, match="the optimizer has no opt_state/2/trace"):
         porting.dump_optimizer(optimizer, module, like, mapping=MAPPING)
 
 

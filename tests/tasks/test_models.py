@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from tasks import porting
+from tasks.parity.cases import ResNet, Transformer
 from tasks.porting.variables import same_bits
-from tasks.porting.zoo import ResNet, Transformer
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -126,7 +126,7 @@ def test_layers_around_layers_are_exact_too():
     kinds = {entry.path: entry.kind for entry in ported.report}
     assert kinds == {
         "Dense_0": "native",
-        "GRUCell_0": "twin",
+        "GRUCell_0": "exact",
         "Dense_1": "native",
         "PReLU_0": "native",
         "Embed_0": "native",
@@ -222,7 +222,7 @@ def test_variables_that_are_not_the_models_are_told():
     linen, x, _ = MODELS["resnet"]
     variables = variables_of(linen, x)
     variables["params"]["Dense_0"]["more"] = jnp.ones(3)
-    with pytest.raises(porting.Misfit, match="unexpected params/more, of shape"):
+    with pytest.raises(porting.VariableMismatchError, match="unexpected params/more, of shape"):
         porting.port_model(linen, variables, x, train=True)
 
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_ported_is_told():
     assert (entries["extra"].kind, "never called" in entries["extra"].why) == ("linen", True)
     with pytest.raises(ValueError, match="Dense is a layer itself: port_layer ports it"):
         porting.port_model(nn.Dense(3), nn.Dense(3).init(KEY, x), x)
-    with pytest.raises(porting.Misfit, match="not the variables of the model: body needs PRNG"):
+    with pytest.raises(porting.VariableMismatchError, match="not the variables of the model: body needs PRNG"):
         porting.port_model(linen, {"params": {}}, x)
     with pytest.raises(ValueError, match="losses/l is a tuple, as sow leaves it"):
         porting.port_model(linen, {**variables, "losses": {"l": (jnp.ones(1),)}}, x)

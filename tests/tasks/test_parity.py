@@ -13,9 +13,8 @@ from conftest import ROOT
 from flax import nnx
 
 from tasks import porting
-from tasks.parity import parity
-from tasks.porting import zoo
-from tasks.porting.differences import difference, worst
+from tasks.parity import cases, parity
+from tasks.porting.differences import find_worst, measure_difference
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -23,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def by_hand(seed):
     """A LayerNorm in bfloat16 of Linen and of NNX with its defaults: outputs, and losses of three steps of adamw."""
     key = jax.random.key(seed)
-    layer, x = nn.LayerNorm(dtype=jnp.bfloat16), zoo.drawn(jax.random.fold_in(key, 0), (zoo.SEQUENCE,))[0]
-    variables = zoo.variables(jax.random.fold_in(key, 1), layer, (x,))
+    layer, x = nn.LayerNorm(dtype=jnp.bfloat16), cases.draw_inputs(jax.random.fold_in(key, 0), (cases.SEQUENCE,))[0]
+    variables = cases.draw_variables(jax.random.fold_in(key, 1), layer, (x,))
     native = porting.port_layer(layer, variables, x, exact=False).module
     outputs = np.asarray(layer.apply(variables, x)), np.asarray(native(x))
     params, tx, losses = variables["params"], optax.adamw(1e-2), []
@@ -113,27 +112,27 @@ def test_what_there_is_not_is_refused(runner, arguments, words):
     assert words in called.err
 
 
-def test_the_zoo_has_every_layer_that_is_ported():
-    kinds = {type(case.make(None)) for case in zoo.ZOO.values()}
+def test_the_cases_have_every_layer_that_is_ported():
+    kinds = {type(case.make(None)) for case in cases.CASES.values()}
     assert set(porting.PORTS) - kinds == {nn.MultiHeadAttention, nn.SelfAttention}
-    models = {zoo.ResNet, zoo.Transformer, zoo.Within, zoo.Steps}
+    models = {cases.ResNet, cases.Transformer, cases.Within, cases.Steps}
     assert kinds - set(porting.PORTS) == models
 
 
 def test_differences_of_what_is_not_finite():
     x = jnp.array([1.0, jnp.nan, jnp.inf])
-    assert difference(x, x).verdict == 0
-    found = difference(x, jnp.array([1.0, 2.0, jnp.inf]))
+    assert measure_difference(x, x).verdict == 0
+    found = measure_difference(x, jnp.array([1.0, 2.0, jnp.inf]))
     assert (found.absolute, found.verdict) == (jnp.inf, 2)
-    assert difference(jnp.ones(3), jnp.ones(3, jnp.bfloat16)).bits == 96
-    assert difference(jnp.zeros(3), jnp.zeros(3) + 1e-3, within=1e-2).verdict == 2
-    assert difference(jnp.ones(3), jnp.ones(3) + 1e-3, within=1e-2).verdict == 1
-    assert difference(jnp.array([True, False]), jnp.array([True, True])).bits == 1
-    near = difference(jnp.ones(3), jnp.ones(3) + jnp.float32(2e-7))
+    assert measure_difference(jnp.ones(3), jnp.ones(3, jnp.bfloat16)).bits == 96
+    assert measure_difference(jnp.zeros(3), jnp.zeros(3) + 1e-3, within=1e-2).verdict == 2
+    assert measure_difference(jnp.ones(3), jnp.ones(3) + 1e-3, within=1e-2).verdict == 1
+    assert measure_difference(jnp.array([True, False]), jnp.array([True, True])).bits == 1
+    near = measure_difference(jnp.ones(3), jnp.ones(3) + jnp.float32(2e-7))
     assert (near.verdict, near.bits > 0) == (1, True)
-    assert worst(near, found).verdict == 2
+    assert find_worst(near, found).verdict == 2
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
-        difference(jnp.ones(3), jnp.ones(2))
+        measure_difference(jnp.ones(3), jnp.ones(2))
 
 
 def test_the_page_of_the_documentation_has_the_worst_verdict_of_each_layer(tmp_path):
@@ -157,6 +156,6 @@ def test_the_page_of_the_documentation_has_the_worst_verdict_of_each_layer(tmp_p
         "| LayerNorm float32 jit | 5.0e-01 | 0 | 0 | 0 | 0 |",
         "| Conv float32 jit | 2.5e-01 | 0 | 0 | 0 | 0 |",
     ]
-    assert "`GRUCell` (twin): nnx.GRUCell has no bias" in page["reasons"]()
+    assert "`GRUCell` (exact): nnx.GRUCell has no bias" in page["reasons"]()
     page["picture"](table, "title", tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 5000

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,15 +13,15 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import start_command
 from jax.experimental.compilation_cache import compilation_cache
 
 import runner
-from runner import pipeline as call
-from runner import studies
+from runner import __main__ as command
+from runner import program, studies
 from runner.errors import InvalidInputError
-from runner.program import programs as program
-from runner.storage import folder as study
+from runner.storage.folder import Folder
+from runner.storage.lock import lock_folder
 
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
 
@@ -32,7 +31,7 @@ def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
     before = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
     second = toy(*SWEEP)
     assert second.status == 0
-    assert second.out.replace(", 240 of them there already", "") == first.out
+    assert second.out.replace(", 240 of them already there", "") == first.out
     assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
 
 
@@ -47,7 +46,7 @@ def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
         assert (again.status, again.err) == (0, "")
         assert table.read_bytes() == content
         torn = len(content[:place] + tail) - (content.rfind(b"\n", 0, place) + 1)
-        assert (f"the last {torn:,} bytes" in again.out) == (torn > 0)
+        assert (f"({torn:,} bytes)" in again.out) == (torn > 0)
 
 
 def test_a_lost_table_is_made_again(toy):
@@ -72,10 +71,10 @@ def test_more_seeds_and_values_extend_the_table(toy):
     assert len(runs) == len(set(runs))
     assert set(runs) == old | new
     assert (frame["value"] == 4 * frame["slope"] + frame["shift"]).all()
-    assert "150 runs in outputs/mine/results.csv, 40 of them there already" in second.out
+    assert "150 runs in outputs/mine/results.csv, 40 of them already there" in second.out
     # the whole again, the first part again, a single run of it: all is there
     for again in (("slope=2,1,5", "seed=range(10,35)", "shift=0,7"), ("slope=1,2", "seed=range(0,30)")):
-        assert "of them there already" in toy("-m", "task=line", *again, "study=mine").out
+        assert "of them already there" in toy("-m", "task=line", *again, "study=mine").out
     assert "1 run in outputs/mine/results.csv, 1 of them" in toy("task=line", "slope=5", "seed=12", "study=mine").out
     assert len(pd.read_csv(table)) == len(frame)
 
@@ -130,17 +129,25 @@ def test_what_contradicts_a_study_is_refused_with_both_sides(toy, arguments, mes
     second = toy(*arguments, "task=line", "study=mine")
     assert second.status == 2
     assert message in second.err
-    assert "Ways out: study=…, on_mismatch=fork" in second.err
+    assert "Options: study=…, on_mismatch=fork" in second.err
     assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("fact", ["the version of jax", "the code of task line", "the kind of device"])
-def test_another_version_code_or_device_is_refused(toy, fact):
-    record = toy("task=line", "study=mine").folder / "study.json"
-    record.write_text(json.dumps((data := json.loads(record.read_text())) | {"facts": {**data["facts"], fact: "old"}}))
+@pytest.mark.parametrize(
+    ("label", "change"),
+    [
+        ("version of jax", {"versions": {"jax": "old"}}),
+        ("code of task line", {"code": {"line": "old"}}),
+        ("kind of device", {"device": "old"}),
+    ],
+)
+def test_another_version_code_or_device_is_refused(toy, label, change):
+    manifest = toy("task=line", "study=mine").folder / "study.json"
+    data = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**data, "fingerprint": {**data["fingerprint"], **change}}))
     second = toy("task=line", "study=mine", "seed=1")
     assert second.status == 2
-    assert f"{fact} was 'old', is '{data['facts'][fact]}'" in second.err
+    assert f"{label} was 'old', is '" in second.err
 
 
 def test_changed_code_is_another_code(tmp_path, toy, monkeypatch):
@@ -152,7 +159,7 @@ def test_changed_code_is_another_code(tmp_path, toy, monkeypatch):
         module.write_text(f"import jax.numpy as jnp\ndef own(seed: int):\n    return jnp.float32({body})\n")
         called = toy("--config-dir", str(conf.parent), "hydra.searchpath=[]", "task=own", "study=mine")
     assert called.status == 2
-    assert "the code of task own was" in called.err
+    assert "code of task own was" in called.err
 
 
 def test_a_fork_is_a_sibling_and_copies_nothing(toy, tmp_path):
@@ -182,12 +189,12 @@ def test_overwriting_moves_the_study_aside(toy, tmp_path):
 
 def test_what_is_asked_for_twice_is_run_once(toy):
     called = toy("-m", "task=line", "slope=1,2,1", "seed=3,3", "shift=0,0")
-    assert "10 runs were asked for more than once, and are run once" in called.out
+    assert "10 runs are duplicates of others, and are executed once" in called.out
     assert called.frame["slope"].tolist() == [1, 2]
 
 
 def test_a_study_in_use_says_by_whom(toy, tmp_path):
-    with study.held(study.Folder(tmp_path / "outputs" / "mine")):
+    with lock_folder(Folder(tmp_path / "outputs" / "mine")):
         called = toy("task=line", "study=mine")
     assert called.status == 2
     assert f"outputs/mine is in use by process {os.getpid()} on " in called.err
@@ -199,7 +206,7 @@ def test_a_damaged_record_is_told(toy):
     (first.folder / "study.json").write_text("{")
     assert "study.json is damaged" in toy("task=line", "study=mine").err
     (first.folder / "study.json").unlink()
-    assert "results.csv is there, but study.json beside it is not" in toy("task=line", "study=mine").err
+    assert "results.csv exists, but study.json beside it does not" in toy("task=line", "study=mine").err
 
 
 def test_a_full_disk_is_taken_up_again(toy, monkeypatch):
@@ -245,43 +252,35 @@ def test_an_executable_that_a_kill_has_torn_is_replaced(tmp_path, monkeypatch, t
 def test_a_disk_that_refuses_is_a_failure_and_no_mistake(capsys):
     for error, status in ((OSError(30, "Read-only file system", "x"), 1), (NotADirectoryError(20, "No", "x"), 2)):
         with pytest.raises(SystemExit, match=str(status)):
-            call.leave(error)
+            command.leave(error)
         assert f"error: cannot write x: {error.strerror}" in capsys.readouterr().err
 
 
 def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
     expected = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=one").csv
-    real = program.call
+    real = program.run_program
 
     def tight(made, n, scalars, inputs):
         if made.traced.capacity > 32:
             raise program.OutOfMemoryError("RESOURCE_EXHAUSTED")
         return real(made, n, scalars, inputs)
 
-    monkeypatch.setattr(program, "call", tight)
+    monkeypatch.setattr(program, "run_program", tight)
     called = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=two")
     assert called.csv == expected
     assert pd.read_csv(called.folder / "programs.csv")["block"].tolist() == [32]
-    monkeypatch.setattr(program, "call", lambda *_: (_ for _ in ()).throw(program.OutOfMemoryError("no room")))
+    monkeypatch.setattr(program, "run_program", lambda *_: (_ for _ in ()).throw(program.OutOfMemoryError("no room")))
     failed = toy("-m", "task=line", "seed=range(0,20)", "lanes=8", "study=three")
     assert failed.status == 1
     assert "memory cannot hold" in failed.err
     assert "bytes for 8 runs at once" in failed.err
 
 
-def start(cwd, *arguments):
-    conf = str(ROOT / "tests" / "conf")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "HYDRA_FULL_ERROR": "0"}
-    call = [sys.executable, "-m", "runner", "--config-dir", conf, *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(call, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-
 LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,200000)", "study=long")
 
 
 def finish(cwd):
-    process = start(cwd, *LONG)
+    process = start_command(cwd, *LONG)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
 
@@ -303,12 +302,12 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninterrupted, number, status):
-    process = start(tmp_path, *LONG)
+    process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    assert "stopped after" in err
+    assert "interrupted after" in err
     assert "this goes on: " in err
     table = tmp_path / "outputs" / "long" / "results.csv"
     content = table.read_bytes()
@@ -321,7 +320,7 @@ def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninter
 def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted):
     chance = random.Random(1)
     for size in (0, 1, 3_000_000, 20_000_000):
-        process = start(tmp_path, *LONG)
+        process = start_command(tmp_path, *LONG)
         wait_for_rows(tmp_path, process, size) if size else time.sleep(chance.uniform(0.5, 2.0))
         process.kill()
         process.communicate()
@@ -411,10 +410,10 @@ def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
 
 
 def test_a_folder_that_vanishes_is_told(tmp_path):
-    process = start(tmp_path, *LONG)
+    process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)
     shutil.rmtree(tmp_path / "outputs" / "long")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "cannot go on writing" in err
+    assert "cannot append to" in err
     assert "the file is gone" in err

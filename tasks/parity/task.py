@@ -15,12 +15,19 @@ from jax import lax
 from tasks import porting
 from tasks.arguments import count, integer
 from tasks.categories import Category
-from tasks.porting import zoo
-from tasks.porting.differences import WORDS, Difference, difference, tolerance, worst
-from tasks.porting.layers import LEAVES
-from tasks.porting.models import CALLS, called
-from tasks.porting.variables import leaves, named
-from tasks.porting.zoo import ZOO, Case, Tokens
+from tasks.parity.cases import CASES, Case, Tokens, draw_inputs, draw_variables
+from tasks.porting import (
+    COMPUTING_METHODS,
+    LEAF_LAYERS,
+    VERDICTS,
+    Difference,
+    call_layer,
+    find_tolerance,
+    find_worst,
+    flatten_variables,
+    measure_difference,
+    name_modules,
+)
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 MODES = ("jit", "eager")
@@ -42,7 +49,7 @@ def parity(
 ) -> dict[str, Any]:
     """What differs between a Linen module and the NNX one that took its variables.
 
-    `layer` is a name of the zoo, in `dtype`; or else `linen` is a module, called with arrays of the shapes `inputs`,
+    `layer` is the name of a case, in `dtype`; or else `linen` is a module, called with arrays of the shapes `inputs`,
     integers below `tokens` if that is not 0, and the keywords `call`. `nnx` makes its counterpart when it is called
     with `rngs`; without it the module is ported, `exact` or with NNX's own layers and their defaults. Random
     variables, none of them zero or one, and inputs come from `key(seed)`, which may be traced. `mode` is `jit`, each
@@ -71,9 +78,9 @@ def _case(layer: str, linen: Any, inputs: Any, tokens: int, call: Any) -> Case:
             raise ValueError("a Linen module of one's own needs inputs, the shapes that it is called with")
         shapes = tuple(Tokens(shape, tokens) if tokens else shape for shape in inputs)
         return Case(lambda _: linen, shapes, dict(call or {}))
-    if layer not in ZOO:
-        raise ValueError(f"layer must be one of {', '.join(ZOO)}, got {layer!r}")
-    return ZOO[layer]
+    if layer not in CASES:
+        raise ValueError(f"layer must be one of {', '.join(CASES)}, got {layer!r}")
+    return CASES[layer]
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,11 @@ class _Pair:
 
 
 def _pair(case: Case, linen: nn.Module, nnx: Any, key: jax.Array, exact: bool) -> _Pair:
-    drawn = zoo.drawn(jax.random.fold_in(key, 0), case.inputs)
-    begin = drawn if case.begin is None else zoo.drawn(key, case.begin)
-    given = dict(zoo.variables(jax.random.fold_in(key, 1), linen, begin, case.given))
+    drawn = draw_inputs(jax.random.fold_in(key, 0), case.inputs)
+    begin = drawn if case.begin is None else draw_inputs(key, case.begin)
+    given = dict(draw_variables(jax.random.fold_in(key, 1), linen, begin, case.given))
     if nnx is not None:
-        module = porting.shaped(lambda: nnx(rngs=flax_nnx.Rngs(0)))
+        module = porting.make_abstract(lambda: nnx(rngs=flax_nnx.Rngs(0)))
         porting.load(module, given)
     elif type(linen) in porting.PORTS:
         module = porting.port_layer(linen, given, *drawn, exact=exact).module
@@ -125,10 +132,10 @@ def _compared(pair: _Pair, steps: int, jit: bool) -> dict[str, Any]:
     run, loop = (jax.jit, lax.scan) if jit else (lambda function: function, _one_by_one)
     linen = run(lambda variables, inputs: _linen_side(pair, variables, inputs, steps, loop))(*given)
     native = run(lambda state, inputs: _nnx_side(pair, graph, state, inputs, steps, loop))(*own)
-    within = tolerance(linen["outputs"])
-    found = {name: difference(linen[name], native[name], within) for name in linen}
+    within = find_tolerance(linen["outputs"])
+    found = {name: measure_difference(linen[name], native[name], within) for name in linen}
     made = {f"{name}_{what}": getattr(each, what) for name, each in found.items() for what in Difference._fields[:3]}
-    verdict = Category(worst(*found.values()).verdict, WORDS)
+    verdict = Category(find_worst(*found.values()).verdict, VERDICTS)
     losses = {"linen_losses": linen["steps"][-1], "nnx_losses": native["steps"][-1]}
     return {"verdict": verdict, "first": _first(pair), **made, **losses}
 
@@ -228,15 +235,15 @@ def _first(pair: _Pair) -> Category:
 
     Layers within Linen's transforms are not looked into.
     """
-    layers, whole = named(flax_nnx.clone(pair.module)), leaves(pair.variables)
+    layers, whole = name_modules(flax_nnx.clone(pair.module)), flatten_variables(pair.variables)
     found, here = dict[str, Difference](), tracers.current_trace()
 
     def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         linen, method = context.module, context.method_name
-        known = type(linen) in (LEAVES if linen.path else porting.PORTS) and linen.path in layers
-        if not known or isinstance(linen, nn.Dropout) or method not in CALLS:
+        known = type(linen) in (LEAF_LAYERS if linen.path else porting.PORTS) and linen.path in layers
+        if not known or isinstance(linen, nn.Dropout) or method not in COMPUTING_METHODS:
             return call(*args, **kwargs)
-        own = {(path[0], *linen.path, *path[1:]): leaf for path, leaf in leaves(linen.variables).items()}
+        own = {(path[0], *linen.path, *path[1:]): leaf for path, leaf in flatten_variables(linen.variables).items()}
         if tracers.current_trace() != here or any(leaf is not whole[path] for path, leaf in own.items()):
             return call(*args, **kwargs)
         if getattr(linen, "dropout_rate", 0.0):
@@ -244,7 +251,7 @@ def _first(pair: _Pair) -> Category:
         expected = call(*args, **kwargs)
         name = "/".join(linen.path) or type(linen).__name__
         if name not in found:
-            found[name] = difference(expected, called(layers[linen.path], context, call, args, kwargs))
+            found[name] = measure_difference(expected, call_layer(layers[linen.path], context, call, args, kwargs))
         return expected
 
     with nn.intercept_methods(watch):

@@ -13,7 +13,7 @@ import toys
 from scipy import stats
 
 import runner
-from runner.program import programs as program
+from runner.program import outputs
 
 
 def test_a_single_run_writes_its_row_and_shows_it(toy):
@@ -222,7 +222,7 @@ def test_a_table_that_cannot_grow_is_a_failure(toy):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert called.status == 1
-    assert "cannot go on writing" in called.err
+    assert "cannot append to" in called.err
     assert "File too large" in called.err
     assert called.csv.startswith(b'run,task,seed,slope,shift,value,same_seed,status,reason\n0,"line",0,1,0,4,0,"ok",\n')
 
@@ -288,10 +288,10 @@ def test_a_code_that_stands_for_no_word_fails_its_run_alone(toy, setting):
         ("several", "returns uint32[2] as the code of 'parity'; it is one int32 for each run"),
         ("float", "returns float32[] as the code of 'parity'; it is one int32 for each run"),
         ("text", "returns a str as 'parity', no array"),
-        ("no", "returns as 'parity' one of (); words are a tuple of one printable string or more"),
-        ("list", "returns as 'parity' one of ['even', 'odd']; words are a tuple"),
-        ("mixed", "returns as 'parity' one of ('even', 1); words are a tuple"),
-        ("lines", r"returns as 'parity' one of ('even', 'o\ndd'); words are a tuple"),
+        ("no", "returns as 'parity' one of (); categories are a tuple of one or more printable strings"),
+        ("list", "returns as 'parity' one of ['even', 'odd']; categories are a tuple"),
+        ("mixed", "returns as 'parity' one of ('even', 1); categories are a tuple"),
+        ("lines", r"returns as 'parity' one of ('even', 'o\ndd'); categories are a tuple"),
     ],
 )
 def test_what_is_no_word_is_refused(toy, kind, message):
@@ -302,21 +302,21 @@ def test_what_is_no_word_is_refused(toy, kind, message):
 
 def test_a_code_that_would_wrap_is_refused():
     with jax.enable_x64(True), pytest.raises(TypeError, match=r"returns int64\[\] as the code of 'parity'"):
-        program._word("parity", toys.Word(jnp.int64(2**32), ("even", "odd")))
+        outputs._check_category("parity", toys.Category(jnp.int64(2**32), ("even", "odd")))
 
 
 def test_a_word_alone_takes_the_name_of_the_yaml(toy):
     assert toy("-m", "task=only_categories", "seed=0,1").frame["parity"].tolist() == ["even", "odd"]
     called = toy("task=only_categories", "task.outputs=[a,b]")
-    assert "returns a word, but task.outputs names ['a', 'b']" in called.err
+    assert "returns a category, but task.outputs names ['a', 'b']" in called.err
 
 
 def test_a_column_holds_words_or_numbers(toy):
-    assert "'parity' holds numbers, not also words" in toy("-m", "task=only_categories", "kind=even,number").err
+    assert "'parity' holds numbers, not also categories" in toy("-m", "task=only_categories", "kind=even,number").err
     assert toy("task=only_categories", "kind=even", "study=mine").status == 0
     called = toy("task=only_categories", "kind=number", "study=mine")
     assert called.status == 2
-    assert "'parity' holds words, not also numbers" in called.err
+    assert "'parity' holds categories, not also numbers" in called.err
 
 
 def test_the_summary_counts_words(toy):
@@ -354,4 +354,4 @@ def test_what_is_to_run_eagerly_is_not_compiled(toy):
 def test_eager_names_static_values(toy):
     called = toy("task=whether", "+task.eager.slope=1.0")
     assert called.status == 2
-    assert "eager names values of static parameters, got 'slope'; they are: mode" in called.err
+    assert "eager must name static parameters, got 'slope'; they are: mode" in called.err

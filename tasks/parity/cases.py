@@ -1,4 +1,4 @@
-"""Layers and models of Linen with what they are called with: what parity is tried on."""
+"""The cases of the task `parity`: layers and models of Linen with the arguments of their calls."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -130,7 +130,7 @@ def _vmapped(kind: Any) -> Any:
     return nn.vmap(kind, variable_axes={"params": 0}, split_rngs={"params": True})
 
 
-ZOO: dict[str, Case] = {
+CASES: dict[str, Case] = {
     "Dense": Case(lambda d: nn.Dense(6, dtype=d), (SEQUENCE,)),
     "DenseGeneral": Case(lambda d: nn.DenseGeneral((3, 2), axis=(1, 2), dtype=d), (SEQUENCE,)),
     "Einsum": Case(lambda d: nn.Einsum((5, 8, 3), "bti,tio->bto", dtype=d), (SEQUENCE,)),
@@ -176,14 +176,14 @@ ZOO: dict[str, Case] = {
     "ResNet": Case(ResNet, ((4, 8, 8, 2),), {"train": True}),
     "Transformer": Case(Transformer, (Tokens((3, 5), 11),), {"train": True}),
 }
-"""What parity is tried on, by name: every layer that is ported, transforms around layers, and two models."""
+"""The cases by name: every layer that can be ported, transforms around layers, and two models."""
 
 
 def _is_shape(value: Any) -> bool:
     return isinstance(value, Tokens) or (isinstance(value, tuple) and all(isinstance(size, int) for size in value))
 
 
-def drawn(key: jax.Array, shapes: Any) -> Any:
+def draw_inputs(key: jax.Array, shapes: Any) -> Any:
     """Normal arrays of these shapes, tuples of integers in tuples; `Tokens` are uniform, int32."""
     leaves, tree = jax.tree.flatten(shapes, is_leaf=_is_shape)
     keys = jax.random.split(key, max(1, len(leaves)))
@@ -194,7 +194,7 @@ def drawn(key: jax.Array, shapes: Any) -> Any:
     return jax.tree.unflatten(tree, made)
 
 
-def variables(key: jax.Array, layer: nn.Module, inputs: Any, given: Mapping[str, Any] | None = None) -> Any:
+def draw_variables(key: jax.Array, layer: nn.Module, inputs: Any, given: Mapping[str, Any] | None = None) -> Any:
     """Random variables of a layer: no bias is zero and no scale is one; variances are positive, integers zero."""
     keys = {"params": key, "dropout": key}
     shapes = jax.eval_shape(lambda *arrays: layer.init(keys, *arrays, **(given or {})), *inputs)

@@ -1,7 +1,7 @@
 """NNX layers that compute what Linen's do, to the bit, where NNX has none or another one."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from tasks.porting.variables import shown, slots
+from tasks.porting.variables import format_path, list_slots
 
 Shape = tuple[int, ...]
 
@@ -25,12 +25,13 @@ class _Cell(nnx.RNNCellBase):
         return jnp.zeros((*input_shape[: -self.num_feature_axes], self.features), self.param_dtype)
 
 
-class GRUCell(_Cell):
-    """Linen's gated recurrent unit (Cho et al., 2014): six layers apart, `hn` with a bias.
+class _GatedCell(_Cell):
+    """A cell with a linear layer for each gate, as Linen has them; `gates` tells which of them have a bias.
 
-    `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot take the weights.
-    The carry and the inputs have shapes `(..., features)` and `(..., in)`.
+    The layers of the inputs have names that begin with `i`, those of the carry with `h`.
     """
+
+    gates: ClassVar[Mapping[str, bool]]
 
     def __init__(
         self,
@@ -42,15 +43,24 @@ class GRUCell(_Cell):
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
+        biases: Mapping[str, bool] | None = None,
     ) -> None:
-        def layer(size: int, *, bias: bool) -> nnx.Linear:
-            return nnx.Linear(size, features, use_bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-
-        self.ir, self.iz, self.in_ = (layer(in_features, bias=True) for _ in range(3))
-        self.hr, self.hz = (layer(features, bias=False) for _ in range(2))
-        self.hn = layer(features, bias=True)
-        self.gate_fn, self.activation_fn = gate_fn, activation_fn
+        for name, has_bias in {**self.gates, **(biases or {})}.items():
+            size = in_features if name.startswith("i") else features
+            layer = nnx.Linear(size, features, use_bias=has_bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            setattr(self, name, layer)
+        self.gate_fn, self.activation_fn, self.dtype = gate_fn, activation_fn, dtype
         self.features, self.param_dtype = features, param_dtype
+
+
+class GRUCell(_GatedCell):
+    """Linen's gated recurrent unit (Cho et al., 2014): six layers apart, `hn` with a bias.
+
+    `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot take the weights.
+    The carry and the inputs have shapes `(..., features)` and `(..., in)`.
+    """
+
+    gates: ClassVar = {"ir": True, "iz": True, "in_": True, "hr": False, "hz": False, "hn": True}
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         r = self.gate_fn(self.ir(inputs) + self.hr(carry))
@@ -60,30 +70,13 @@ class GRUCell(_Cell):
         return carry, carry
 
 
-class OptimizedLSTMCell(_Cell):
+class OptimizedLSTMCell(_GatedCell):
     """Linen's optimized LSTM (Hochreiter and Schmidhuber, 1997), whose gates are apart and joined at each call.
 
     `nnx.OptimizedLSTMCell` keeps them joined: over a sequence the sums in its gradients are rounded otherwise.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        gate_fn: Callable[[jax.Array], jax.Array],
-        activation_fn: Callable[[jax.Array], jax.Array],
-        dtype: Any,
-        param_dtype: Any,
-        rngs: nnx.Rngs,
-    ) -> None:
-        def layers(size: int, *, bias: bool) -> list[nnx.Linear]:
-            return [nnx.Linear(size, features, use_bias=bias, param_dtype=param_dtype, rngs=rngs) for _ in range(4)]
-
-        self.ii, self.if_, self.ig, self.io = layers(in_features, bias=False)
-        self.hi, self.hf, self.hg, self.ho = layers(features, bias=True)
-        self.gate_fn, self.activation_fn, self.dtype = gate_fn, activation_fn, dtype
-        self.features, self.param_dtype = features, param_dtype
+    gates: ClassVar = dict.fromkeys(("ii", "if_", "ig", "io"), False) | dict.fromkeys(("hi", "hf", "hg", "ho"), True)
 
     def _joined(self, x: jax.Array, layers: Sequence[nnx.Linear]) -> list[jax.Array]:
         kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=-1)
@@ -109,28 +102,14 @@ class OptimizedLSTMCell(_Cell):
         return (c, h), h
 
 
-class MGUCell(_Cell):
+class MGUCell(_GatedCell):
     """Linen's minimal gated unit (Zhou et al., 2016), which NNX does not have."""
 
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        gate_fn: Callable[[jax.Array], jax.Array],
-        activation_fn: Callable[[jax.Array], jax.Array],
-        reset_gate: bool,
-        dtype: Any,
-        param_dtype: Any,
-        rngs: nnx.Rngs,
-    ) -> None:
-        def layer(size: int, *, bias: bool) -> nnx.Linear:
-            return nnx.Linear(size, features, use_bias=bias, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    gates: ClassVar = {"if_": True, "in_": True, "hf": False, "hn": True}
 
-        self.if_, self.in_ = layer(in_features, bias=True), layer(in_features, bias=True)
-        self.hf, self.hn = layer(features, bias=False), layer(features, bias=reset_gate)
-        self.gate_fn, self.activation_fn, self.reset_gate = gate_fn, activation_fn, reset_gate
-        self.features, self.param_dtype = features, param_dtype
+    def __init__(self, in_features: int, features: int, *, reset_gate: bool, **settings: Any) -> None:
+        super().__init__(in_features, features, biases={"hn": reset_gate}, **settings)
+        self.reset_gate = reset_gate
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         f = self.gate_fn(self.if_(inputs) + self.hf(carry))
@@ -264,14 +243,14 @@ class Wrapper(nnx.Module):
 
     def __init__(self, layer: nnx.Module) -> None:
         self.layer_instance = layer
-        if any(len(slot.parts) > 1 for slot in slots(layer)):
+        if any(len(slot.parts) > 1 for slot in list_slots(layer)):
             raise NotImplementedError("NNX keeps the gates of this cell in one array, which cannot be normalized apart")
 
     def _parameters(self) -> dict[str, nnx.Param[Any]]:
         made = {}
-        for slot in slots(self.layer_instance):
+        for slot in list_slots(self.layer_instance):
             if isinstance(slot.variable, nnx.Param):
-                made["layer_instance/" + shown(slot.parts[0][0][1:])] = slot.variable
+                made["layer_instance/" + format_path(slot.parts[0][0][1:])] = slot.variable
         return made
 
     def _call(self, new: dict[str, jax.Array], args: Any, given: Any) -> Any:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, start_command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_durable import start
 
-from runner import studies
+from runner import program, studies
+from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
 from runner.execution import shards
-from runner.program import programs as program
-from runner.storage import folder as study
+from runner.storage import lock
+from runner.storage.folder import Folder
 
 SWEEP = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)")
 MORE = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0,2", "seed=range(5,60)")
@@ -28,7 +28,7 @@ RUNS = 240
 @pytest.fixture
 def lose(monkeypatch):
     """Shards that fail when they have made so many blocks of eight runs: `lose({2: 1, 3: 0})`."""
-    real, begun = shards.make, []
+    real, begun = shards.execute_part, []
 
     def fail(blocks):
         begun.clear()
@@ -40,7 +40,7 @@ def lose(monkeypatch):
             if count in blocks:
                 raise RuntimeError(f"shard {count} was lost")
 
-        monkeypatch.setattr(shards, "make", make)
+        monkeypatch.setattr(shards, "execute_part", make)
 
     return fail
 
@@ -120,17 +120,17 @@ def test_a_shard_on_another_device_does_not_mix_its_bits(toy, monkeypatch):
         seen.append(1)
         return ["cpu" if len(seen) < 8 else "H100"]
 
-    monkeypatch.setattr(program, "devices", devices)
+    monkeypatch.setattr(program, "describe_devices", devices)
     mixed = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
     assert mixed.status == 1
-    assert "the kind of device was 'cpu', is 'H100'" in mixed.err
+    assert "kind of device was 'cpu', is 'H100'" in mixed.err
     assert set(mixed.frame["run"]) < set(range(RUNS))
     again = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
     assert again.status == 2
-    assert "the kind of device was 'cpu', is 'H100'" in again.err
+    assert "kind of device was 'cpu', is 'H100'" in again.err
     assert toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3", "on_mismatch=accept").status == 0
     record = json.loads((mixed.folder / "study.json").read_text())
-    assert record["accepted"] == ["the kind of device was 'cpu', is 'H100'"]
+    assert record["accepted"] == ["kind of device was 'cpu', is 'H100'"]
     assert len(mixed.frame) == RUNS
 
 
@@ -150,7 +150,7 @@ def test_a_group_that_cannot_be_built_has_its_rows_from_any_shard(toy):
 def test_a_study_in_use_by_a_shard_says_so(toy, lose):
     lose({1: 0})
     lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
-    with study.held(study.Folder(lost.folder).part(80)):
+    with lock.lock_folder(Folder(lost.folder).part(80)):
         called = toy(*SWEEP, "study=mine")
     assert called.status == 2
     assert f"is in use by a shard, process {os.getpid()} on " in called.err
@@ -180,7 +180,7 @@ class Launcher:
     n_jobs: int | None = None
 
     def shards(self):
-        return shards.Shards(4, None, OmegaConf.create({"_target_": f"a.{self.target}", "n_jobs": self.n_jobs}), ())
+        return ShardLauncher(4, None, OmegaConf.create({"_target_": self.target, "n_jobs": self.n_jobs}), ())
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ class Launcher:
         (Launcher("JoblibLauncher", 2), 4),
         (Launcher("JoblibLauncher", 100), 2),
         (Launcher("LocalLauncher"), 2),
-        (Launcher("SlurmLauncher"), None),
-        (Launcher("BasicLauncher"), None),
+        (Launcher("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"), None),
+        (Launcher(BASIC_LAUNCHER), None),
     ],
 )
 def test_threads_are_shared_out_between_the_shards_of_a_machine(launcher, expected):
-    assert launcher.shards().threads(4, cores=8) == expected
-    assert launcher.shards().threads(4, cores=1) in (1, None)
+    assert launcher.shards().count_threads(4, cores=8) == expected
+    assert launcher.shards().count_threads(4, cores=1) in (1, None)
 
 
 def test_the_slurm_launcher_is_composed():
@@ -219,14 +219,14 @@ def end_of(process, timeout=120):
 
 
 def is_held(cwd):
-    folder = study.Folder(cwd / "outputs" / "long")
-    return any(map(study.in_use, [folder, *folder.parts]))
+    folder = Folder(cwd / "outputs" / "long")
+    return any(map(lock.is_locked, [folder, *folder.parts]))
 
 
 def finish(cwd, *arguments):
     while is_held(cwd):
         time.sleep(0.1)
-    status, err = end_of(start(cwd, *arguments))
+    status, err = end_of(start_command(cwd, *arguments))
     assert status == 0, err
 
 
@@ -253,12 +253,12 @@ def test_a_launcher_gives_the_same_bytes(tmp_path, whole, launcher):
 
 
 def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
-    process = start(tmp_path, *LONG, "hydra/launcher=joblib")
+    process = start_command(tmp_path, *LONG, "hydra/launcher=joblib")
     wait_for_parts(tmp_path, process, 100_000)
     process.send_signal(signal.SIGINT)
     status, err = end_of(process)
     assert status == 130, err
-    assert "stopped after" in err
+    assert "interrupted after" in err
     assert "this goes on: " in err
     assert not is_held(tmp_path)
     finish(tmp_path, *LONG[:-1], "hydra.sweeper.shards=3")
@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_shard_that_is_killed_costs_only_itself(tmp_path, whole, launcher):
-    process = start(tmp_path, *LONG, f"hydra/launcher={launcher}")
+    process = start_command(tmp_path, *LONG, f"hydra/launcher={launcher}")
     wait_for_parts(tmp_path, process, 100_000)
     second = sorted(tmp_path.glob("outputs/long/parts/[0-9]*"))[1]
     os.kill(json.loads((second / ".holder.json").read_text())["pid"], signal.SIGKILL)
@@ -280,7 +280,7 @@ def test_a_shard_that_is_killed_costs_only_itself(tmp_path, whole, launcher):
 
 def test_kill_minus_nine_of_all_of_it_loses_nothing(tmp_path, whole):
     for size in (0, 100_000, 1_000_000):
-        process = start(tmp_path, *LONG, "hydra/launcher=joblib")
+        process = start_command(tmp_path, *LONG, "hydra/launcher=joblib")
         wait_for_parts(tmp_path, process, size)
         process.kill()
         process.wait()
