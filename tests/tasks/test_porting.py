@@ -256,11 +256,3 @@ def test_every_misfit_is_told_and_nothing_is_assigned():
     porting.load(block, half, dtype="cast")
     assert porting.dump(block)["params"]["layers_0"]["kernel"].dtype == jnp.float32
     porting.load(block, {**before, "intermediates": {"x": jnp.ones(1)}}, ignore=["intermediates"])
-
-
-def test_the_readmes_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (code,) = [block for block in blocks if "port_layer" in block]
-    scope: dict = {}
-    exec(code, scope)
-    assert scope["ported"].kind == "exact"

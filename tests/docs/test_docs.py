@@ -1,0 +1,125 @@
+"""Every code block of the README and of the pages is executed, in the order of its page."""
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+SLOW = {"docs/how-to/porting.md", "docs/how-to/shards.md", "docs/how-to/comparing.md", "README.md"}
+ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
+"""Commands that make an environment, or are a test or a step of their own."""
+BLOCK = re.compile(r"(?:`([\w/]+\.(?:py|yaml))`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
+
+
+def blocks(page):
+    return [(name, kind, text) for name, kind, text in BLOCK.findall((ROOT / page).read_text())]
+
+
+@pytest.fixture
+def run(runner, tmp_path, monkeypatch, capsys):
+    """Runs a command of a page in this process: its exit status and output."""
+    from runner import compare, studies
+    from tasks.porting.__main__ import main as port
+
+    mains = {"runner.compare": compare.main, "runner.studies": studies.main, "tasks.porting": lambda: sys.exit(port())}
+
+    def call(line):
+        program, *words = shlex.split(line)
+        assert program == "python", line
+        if words[:2] == ["-m", "runner"]:
+            called = runner(*words[2:])
+            return called.status, called.out + called.err
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", words[1:])
+        try:
+            mains[words[1]]() if words[0] == "-m" else runpy.run_path(str(tmp_path / words[0]), run_name="__main__")
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    return call
+
+
+@pytest.fixture
+def _own_modules(tmp_path, monkeypatch):
+    """Modules of a page are imported from its folder, and forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("_own_modules", "standard_promotion")
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in PAGES])
+def test_every_block_of_a_page_is_executed(page, tmp_path, run):
+    scope, output = {}, ""
+    for name, kind, text in blocks(page):
+        first = text.partition("\n")[0]
+        name = name or (first.removeprefix("# ") if re.fullmatch(r"# [\w/]+\.(py|yaml)", first) else "")
+        if kind in ("python", "yaml") and name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        elif kind == "python":
+            exec(text, scope)
+        elif kind == "sh":
+            for line in text.replace("\\\n", " ").splitlines():
+                if not line.startswith(ELSEWHERE):
+                    status, output = run(line.removeprefix("! "))
+                    assert (status != 0) == line.startswith("! "), (line, output)
+        elif text.startswith("error"):
+            assert text in output
+        elif kind == "text" and output:
+            check_numbers(text, output)
+
+
+def check_numbers(shown, printed):
+    """The rows of a shown table have the numbers of the printed one; their last digits depend on the version of JAX."""
+    rows, others = (
+        [values for line in text.splitlines() if len(values := [float(n) for n in NUMBER.findall(line)]) > 5]
+        for text in (shown, printed)
+    )
+    assert rows
+    for row, other in zip(rows, others, strict=False):
+        np.testing.assert_allclose(row, other, rtol=1e-2)
+
+
+def test_the_pages_refer_to_files_that_exist():
+    for page in [*PAGES, "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+            assert (ROOT / page).parent.joinpath(target).exists(), (page, target)
+
+
+def test_the_generated_pages_are_up_to_date():
+    generator = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    for name, describe in generator["PAGES"].items():
+        assert (ROOT / "docs" / "reference" / name).read_text() == describe(), "run python docs/reference.py"
+
+
+def test_the_readme_is_short_and_its_second_command_is_what_ci_calls():
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") <= 150
+    first, second = (block for _, kind, block in blocks("README.md") if block.startswith("python3 -m venv"))
+    assert first.count("\n") == second.count("\n") == 1
+    assert first.strip().endswith("-m runner task=mixed_train lr=0.1")
+    assert second.strip().endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path):
+    mkdocs = pytest.importorskip("mkdocs.commands.build")
+    from mkdocs.config import load_config
+
+    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path / "site"))
+    mkdocs.build(config)
+    assert (Path(tmp_path) / "site" / "tutorial" / "index.html").exists()
