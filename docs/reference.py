@@ -1,6 +1,6 @@
 """Generates the reference pages that the code knows: settings and the Python interface.
 
-    python docs/reference.py
+python docs/reference.py
 """
 
 import inspect

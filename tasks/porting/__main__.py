@@ -27,7 +27,7 @@ from tasks.porting.variables import dump, flatten_variables, list_slots, load, m
 SAY = Console(stderr=True, highlight=False, emoji=False)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What was asked wrongly, in a line."""
 
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         return _port_back(asked) if asked.to == "linen" else _port(asked)
-    except (Refused, ValueError, OSError, FlaxError) as refusal:
+    except (RefusedError, ValueError, OSError, FlaxError) as refusal:
         SAY.print(f"error: {refusal}", style="red", markup=False, soft_wrap=True)
         return 2
 
@@ -108,7 +108,7 @@ def _port(asked: argparse.Namespace) -> int:
 
 def _port_back(asked: argparse.Namespace) -> int:
     if not asked.nnx:
-        raise Refused("--to linen needs --nnx, the module whose checkpoint it is")
+        raise RefusedError("--to linen needs --nnx, the module whose checkpoint it is")
     _check(asked)
     mapping = _mapping(asked.mapping)
     made = make_abstract(lambda: _make("--nnx", asked.nnx, asked.nnx_args, rngs=nnx.Rngs(0)))
@@ -121,7 +121,7 @@ def _port_back(asked: argparse.Namespace) -> int:
     if linen is not None and inputs:
         like = jax.eval_shape(lambda: linen.init(_keys(), *_drawn(inputs, 0), **given))
     elif mapping or optimizer:
-        raise Refused("the names of Linen are needed: give --linen and --input")
+        raise RefusedError("the names of Linen are needed: give --linen and --input")
     with _telling("writing", asked.target) as told:
         variables = dump(made, like=like, mapping=mapping)
         tree = None
@@ -136,13 +136,13 @@ def _port_back(asked: argparse.Namespace) -> int:
 def _check(asked: argparse.Namespace) -> None:
     """Before anything is read: what is asked for goes together."""
     if not asked.nnx and not (asked.linen and asked.input):
-        raise Refused("give --nnx, or --linen with --input to port that module as it is")
+        raise RefusedError("give --nnx, or --linen with --input to port that module as it is")
     if asked.verify and not (asked.linen and asked.input):
-        raise Refused("--verify compares with the Linen module: give --linen and --input")
+        raise RefusedError("--verify compares with the Linen module: give --linen and --input")
     if asked.seeds < 1:
-        raise Refused(f"--seeds must be at least 1, got {asked.seeds}")
+        raise RefusedError(f"--seeds must be at least 1, got {asked.seeds}")
     if asked.target.exists():
-        raise Refused(f"{asked.target} is there already")
+        raise RefusedError(f"{asked.target} is there already")
     for option, path in (("--linen", asked.linen), ("--nnx", asked.nnx), ("--optimizer", asked.optimizer)):
         if path:
             _resolved(option, path)
@@ -184,9 +184,9 @@ def _yaml(option: str, text: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise Refused(f"{option} is no YAML: {str(error).splitlines()[0]}") from error
+        raise RefusedError(f"{option} is no YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
-        raise Refused(f"{option} takes a YAML of names and values, such as '{{features: 4}}', got {text!r}")
+        raise RefusedError(f"{option} takes a YAML of names and values, such as '{{features: 4}}', got {text!r}")
     return values
 
 
@@ -198,7 +198,7 @@ def _resolved(option: str, path: str) -> Any:
     try:
         return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise Refused(f"{option}: cannot import {path!r}: {error}") from error
+        raise RefusedError(f"{option}: cannot import {path!r}: {error}") from error
 
 
 def _make(option: str, path: str, arguments: str, **more: Any) -> Any:
@@ -207,7 +207,7 @@ def _make(option: str, path: str, arguments: str, **more: Any) -> Any:
     try:
         return function(**given, **more)
     except Exception as error:  # the user's own code
-        raise Refused(f"{option}: {path} refuses these arguments: {type(error).__name__}: {error}") from error
+        raise RefusedError(f"{option}: {path} refuses these arguments: {type(error).__name__}: {error}") from error
 
 
 def _linen(asked: argparse.Namespace) -> nn.Module | None:
@@ -227,7 +227,7 @@ def _optimizer(asked: argparse.Namespace, module: nnx.Module) -> Any:
 
 def _wanted(opt_state: Any) -> Any:
     if opt_state is None:
-        raise Refused("the checkpoint has no opt_state; leave --optimizer out")
+        raise RefusedError("the checkpoint has no opt_state; leave --optimizer out")
     return opt_state
 
 
@@ -242,7 +242,7 @@ def _inputs(texts: Sequence[str]) -> list[Input]:
         try:
             made.append((tuple(int(size) for size in shape.split(",") if size), int(below or 0)))
         except ValueError:
-            raise Refused(
+            raise RefusedError(
                 f"--input takes a shape, 8,28,28, or one of integers below a number, 8,16:11, got {text!r}"
             ) from None
     return made
@@ -283,7 +283,7 @@ def _verified(
             expected, made = old(variables, *arrays), new(state, *arrays)
         except Exception as error:  # the user's own code
             words = str(error).splitlines()[0]
-            raise Refused(f"--verify: the modules cannot be called so: {type(error).__name__}: {words}") from error
+            raise RefusedError(f"--verify: the modules cannot be called so: {type(error).__name__}: {words}") from error
         found.append(measure_difference(expected, made))
     worst = max(int(each.verdict) for each in found)
     bits, gap = sum(int(each.bits) for each in found), max(float(each.absolute) for each in found)

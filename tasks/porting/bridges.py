@@ -100,8 +100,8 @@ def to_nnx(
     `inputs` and `given` are what the Linen module is called with; `variables` must be of the shapes and dtypes that
     it makes of them. `rngs` are the streams for dropout and the like. A call updates all collections but params;
     give it `mutable=` for others. Raises VariableMismatchError that lists every missing and unexpected
-    variable and those of a wrong shape or dtype, or those whose names an NNX module cannot have, and ValueError unless there is either `variables`
-    or `key`.
+    variable and those of a wrong shape or dtype, or those whose names an NNX module cannot have, and ValueError
+    unless there is either `variables` or `key`.
     """
     if (variables is None) == (key is None):
         raise ValueError(f"to_nnx takes either variables or a key, got {'neither' if key is None else 'both'}")

@@ -101,8 +101,8 @@ def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
     """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped.
 
-    Without an optimizer, that of the checkpoint is not read. Raises VariableMismatchError that lists what does not fit, and
-    FileNotFoundError.
+    Without an optimizer, that of the checkpoint is not read. Raises VariableMismatchError that lists what does not
+    fit, and FileNotFoundError.
     """
     path = Path(path).resolve()
     if not path.exists():

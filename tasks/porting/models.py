@@ -323,7 +323,8 @@ def port_model(
     The model is run once on the shapes of `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments
     `given`, to see which layers it has: call it so that it meets all of them. Layers that are not ported keep
     Linen's code and are named in the report with the reason. Without `exact` the layers are NNX's own with their
-    defaults, where it has any. Raises VariableMismatchError for variables that a layer does not have, and what the model raises.
+    defaults, where it has any. Raises VariableMismatchError for variables that a layer does not have, and what
+    the model raises.
     """
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
     model, report, layers = Model(linen), [], dict[Path, _Code]()

@@ -35,7 +35,8 @@ def load_optimizer(
 
     `opt_state` is what `tx.init(params)` and `tx.update` return, or what a checkpoint has made of it, nested dicts
     and lists; the optimizer has the same `tx`, and may be only shaped. `step`, if given, becomes the optimizer's,
-    which is uint32. `mapping` and `dtype` are those of `load`. Raises VariableMismatchError that lists what does not fit.
+    which is uint32. `mapping` and `dtype` are those of `load`. Raises VariableMismatchError that lists what does
+    not fit.
     """
     wanted = _slots(optimizer, module)
     given = _plain(opt_state, wanted)

@@ -232,8 +232,8 @@ def load(
     """Assigns Linen variables `{"params": …, "batch_stats": …}` to an NNX module, all of them or none.
 
     `mapping` gives for a path of Linen, `encoder/Dense_0`, or the beginning of one, that of NNX. `dtype="cast"`
-    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises VariableMismatchError that lists
-    every missing, unexpected, ill-shaped and ill-typed variable.
+    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises
+    VariableMismatchError that lists every variable that does not fit.
     """
     given = {path: leaf for path, leaf in flatten_variables(variables).items() if path[0] not in ignore}
     fit_variables(list_slots(module), given, mapping, dtype)
@@ -315,8 +315,8 @@ def dump(
     """The variables of an NNX module as Linen has them, a dict of collections.
 
     `like` are Linen variables, or their shapes, whose names are taken where several are possible: of lifted
-    modules, of what is renamed by `mapping`, and of shared modules. Raises VariableMismatchError for one of them that the
-    module does not have.
+    modules, of what is renamed by `mapping`, and of shared modules. Raises VariableMismatchError for one of
+    them that the module does not have.
     """
     wanted = list_slots(module)
     names = match_paths(wanted, flatten_variables(like), mapping) if like is not None else {}

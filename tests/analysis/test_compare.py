@@ -312,7 +312,7 @@ def test_what_is_not_there_is_refused(study, capsys):
     content = (study / "results.csv").read_bytes()
     (study / "results.csv").write_bytes(content + b"24,noisy,0")
     assert command(study) == 2
-    assert "cuts a torn tail off" in capsys.readouterr().err
+    assert "truncates an incomplete last row" in capsys.readouterr().err
 
 
 def test_a_filter_and_the_outputs_for_programs(study, capsys):
@@ -338,6 +338,21 @@ def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
     assert told == [*words[:-1], f"seed=range(4,{row['seeds_needed']})", "study=more"]
     assert toy(*told[5:]).status == 0
     assert (compare.compare([folder]).points["finished"] == row["seeds_needed"]).all()
+
+
+def test_a_filter_holds_for_curves_and_reasons(toy, runner, study):
+    """The curves are of the runs that the filter selects, and the report counts the reasons of these only."""
+    comparison = compare.compare([study], keep="level < 1.8 and seed < 5")
+    frame = pd.read_csv(study / "results.csv")
+    drawn = {picture.name: picture.figure for picture in figures.draw_figures(comparison)}["curve-curves"]
+    lines = drawn.axes[0].get_lines()
+    assert len(lines) == 2
+    for line, level in zip(lines, (1.0, 1.5), strict=True):
+        curves = frame[(frame["level"] == level) & (frame["seed"] < 5)]["curve"].map(json.loads)
+        np.testing.assert_allclose(line.get_ydata(), np.mean(curves.tolist(), axis=0), rtol=1e-6)
+    failed = toy("-m", "task=only_even", "size=2,3", "seed=range(0,6)").folder
+    text = report.render_report(compare.compare([failed], keep="seed < 2"), is_interactive=False)
+    assert "<li>2 runs: " in text
 
 
 def test_pictures_are_drawn(study, toy):

@@ -37,7 +37,7 @@ def run(runner, tmp_path, monkeypatch, capsys):
             called = runner(*words[2:])
             return called.status, called.out + called.err
         capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", words[1:])
+        monkeypatch.setattr(sys, "argv", words[1:] if words[0] == "-m" else words)
         try:
             mains[words[1]]() if words[0] == "-m" else runpy.run_path(str(tmp_path / words[0]), run_name="__main__")
             status = 0

@@ -71,7 +71,7 @@ def test_a_lost_shard_costs_only_itself(toy, lose, then):
     lose({1: 1, 3: 2, 4: 0})
     lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=4", "block=8", "threads=1")
     assert lost.status == 1
-    assert "runs are missing: shard 1 was lost; this goes on: " in lost.err
+    assert "runs are missing: shard 1 was lost; resume with: " in lost.err
     kept = [pd.read_csv(part / "results.csv") for part in sorted((lost.folder / "parts").glob("[0-9]*"))]
     assert [frame["run"].tolist()[0] for frame in kept] == [60, 120]
     assert len(kept[0]) == 60
@@ -89,7 +89,10 @@ def test_parts_are_kept_for_their_own_sweep(toy, lose):
     lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
     other = toy(*MORE, "study=mine")
     assert other.status == 2
-    assert "has 160 runs of another sweep, beyond others that a shard has lost; finish it first: " in other.err
+    assert (
+        "has 160 runs of another sweep that are not in its table yet, because a shard was lost; finish it first: "
+        in other.err
+    )
     lose({})
     assert toy(*MORE, "study=mine", "overwrite=true").status == 0
     assert len(lost.frame) == 440
@@ -259,7 +262,7 @@ def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
     status, err = end_of(process)
     assert status == 130, err
     assert "interrupted after" in err
-    assert "this goes on: " in err
+    assert "resume with: " in err
     assert not is_held(tmp_path)
     finish(tmp_path, *LONG[:-1], "hydra.sweeper.shards=3")
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole

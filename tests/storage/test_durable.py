@@ -18,10 +18,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import runner
 from runner import __main__ as command
-from runner import program, studies
+from runner import pipeline, program, studies
 from runner.errors import InvalidInputError
+from runner.program import cache
 from runner.storage.folder import Folder
-from runner.storage.lock import lock_folder
+from runner.storage.lock import is_locked, lock_folder
 
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)", "study=mine")
 
@@ -168,7 +169,41 @@ def test_a_fork_is_a_sibling_and_copies_nothing(toy, tmp_path):
     assert second.status == 0
     assert second.folder.name == "mine.fork1"
     assert second.frame["value"].tolist() == [7]
+    assert not (first.folder / ".holder.json").exists()
     assert first.frame["value"].tolist() == [4]
+
+
+def test_the_lock_of_the_original_is_released_before_its_fork_runs(toy, tmp_path, monkeypatch):
+    toy("task=line", "study=mine")
+    locked, real = [], pipeline.execute_pending
+
+    def execute(call, study, schedule):
+        locked.append(is_locked(Folder(tmp_path / "outputs" / "mine")))
+        return real(call, study, schedule)
+
+    monkeypatch.setattr(pipeline, "execute_pending", execute)
+    assert toy("task=line", "study=mine", "x.shape=[7]", "on_mismatch=fork").status == 0
+    assert locked == [False]
+
+
+def test_a_study_of_format_2_is_read_and_resumed(toy):
+    """What version 0.1.0 wrote: names of the fingerprint were sentences."""
+    sweep = ("-m", "task=divide,line", "slope=0.5,3", "seed=range(0,6)", "study=mine")
+    folder = toy(*sweep).folder
+    whole, manifest = (folder / "results.csv").read_bytes(), folder / "study.json"
+    data = json.loads(manifest.read_text())
+    taken = data.pop("fingerprint")
+    facts = {f"the version of {name}": version for name, version in taken["versions"].items()}
+    facts |= {"lanes": taken["lanes"], "the kind of device": taken["device"]}
+    facts |= {f"the code of task {task}": digest for task, digest in taken["code"].items()}
+    facts |= {f"{owner}: {name}": value for owner, own in taken["values"].items() for name, value in own.items()}
+    indexes = [{**index, "parts": index["segments"]} for index in data.pop("indexes")]
+    manifest.write_text(json.dumps({**data, "format": 2, "facts": facts, "extents": indexes}))
+    (folder / "results.csv").write_bytes(b"".join(whole.splitlines(keepends=True)[:9]))
+    assert len(runner.read(folder)) == 8
+    again = toy(*sweep)
+    assert (again.status, (folder / "results.csv").read_bytes()) == (0, whole)
+    assert json.loads(manifest.read_text())["fingerprint"] == taken
 
 
 def test_what_was_accepted_is_recorded(toy):
@@ -242,8 +277,15 @@ def test_an_executable_that_a_kill_has_torn_is_replaced(tmp_path, monkeypatch, t
 
     try:
         assert [call(), call()] == [False, True]
-        for entry in tmp_path.glob("cache/seedbed/*/jit_program*"):
-            entry.write_bytes(entry.read_bytes()[:1000])
+        entries = {path: path.read_bytes() for path in tmp_path.glob("cache/seedbed/*/*-cache")}
+        torn = next(path for path in entries if path.name.startswith("jit_program"))
+        torn.write_bytes(entries[torn][:1000])
+        cache.remove_truncated_entries(torn.parent)
+        assert not torn.exists()
+        assert {path: path.read_bytes() for path in torn.parent.glob("*-cache")} == {
+            path: content for path, content in entries.items() if path != torn
+        }
+        torn.write_bytes(entries[torn][:1000])
         assert [call(), call()] == [False, True]
     finally:
         compilation_cache.reset_cache()
@@ -308,7 +350,7 @@ def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninter
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert "interrupted after" in err
-    assert "this goes on: " in err
+    assert "resume with: " in err
     table = tmp_path / "outputs" / "long" / "results.csv"
     content = table.read_bytes()
     assert uninterrupted.startswith(content)
@@ -416,4 +458,4 @@ def test_a_folder_that_vanishes_is_told(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "cannot append to" in err
-    assert "the file is gone" in err
+    assert "the file was deleted" in err

@@ -1,15 +1,9 @@
 """`python -m tasks.porting`, and the guide that uses it: each of its blocks is executed."""
 
-import re
-import runpy
-import shlex
-import sys
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT
 from flax import nnx
 
 from tasks import porting
@@ -18,48 +12,6 @@ from tasks.porting.__main__ import main
 from tasks.porting.variables import same_bits
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
-
-
-@pytest.fixture
-def _own_modules(tmp_path, monkeypatch):
-    """The modules of the guide, imported from its folder and forgotten afterwards."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    for name in ("lab", "new_lab"):
-        sys.modules.pop(name, None)
-
-
-def blocks(page):
-    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.usefixtures("_own_modules")
-def test_the_guide_is_executed_from_beginning_to_end(tmp_path, runner, capsys):
-    def run(line):
-        words = shlex.split(line)
-        if words[:3] == ["python", "-m", "runner"]:
-            return runner(*words[3:]).status
-        capsys.readouterr()
-        if words[:3] == ["python", "-m", "tasks.porting"]:
-            return main(words[3:])
-        assert words[0] == "python"
-        runpy.run_path(str(tmp_path / words[1]), run_name="__main__")
-        return 0
-
-    said, commands = "", 0
-    for kind, text in blocks("migrate.md"):
-        if kind in ("python", "yaml"):
-            (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
-        elif kind == "sh":
-            for line in text.replace("\\\n", " ").splitlines():
-                status = run(line.removeprefix("! "))
-                assert (status != 0) == line.startswith("! "), line
-                said, commands = capsys.readouterr().err, commands + 1
-        elif text.startswith("error"):
-            assert text in said
-    assert commands == 9
-    linen, back = checkpoints.read("linen_checkpoint"), checkpoints.read("back.msgpack")
-    assert same_bits(jax.tree.map(jnp.asarray, back), linen)
 
 
 class Small(nn.Module):
