@@ -26,8 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner.storage import folder as study
 from runner.storage.folder import Folder
+from runner.storage.lock import is_locked
 
 ROOT = Path(__file__).parents[1]
 SHARDS = ("hydra.sweeper.shards=2", "hydra/launcher=joblib")
@@ -89,7 +89,7 @@ def killed(place, kills, runs, longest):
                 process.wait()
                 done += 1
                 merging += folder.results.exists() and any(folder.parts)
-                while any(map(study.in_use, [folder, *folder.parts])):  # shards without a parent end on their own
+                while any(map(is_locked, [folder, *folder.parts])):  # shards without a parent end on their own
                     time.sleep(0.1)
         seconds(place, *command)
         right += folder.results.read_bytes() == whole and not folder.parts
@@ -121,7 +121,7 @@ def main():
 
         done, merging, right, studies = killed(place, kills, some, longest=2.5 * alone)
         print(f"| kills, of them while parts were merged | {done}, {merging} | ≥ 50 |")
-        print(f"| studies that they befell, of these with the right bytes | {studies}, {right} | all |")
+        print(f"| studies killed, of these with the right bytes | {studies}, {right} | all |")
 
 
 if __name__ == "__main__":

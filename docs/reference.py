@@ -3,6 +3,7 @@
 python docs/reference.py
 """
 
+import ast
 import inspect
 from dataclasses import fields
 from pathlib import Path
@@ -58,7 +59,9 @@ Those of the sweeper:
 
 
 def describe_function(name: str, function: object) -> str:
-    signature = str(inspect.signature(function)).replace("'", "").replace("~", "")
+    # from the source, because the representation of annotations depends on the versions of Python and JAX
+    (definition,) = ast.parse(inspect.getsource(function)).body
+    signature = f"({ast.unparse(definition.args)}) -> {ast.unparse(definition.returns)}"
     doc = inspect.getdoc(function) or ""
     return f"## `{name}`\n\n```text\n{name}{signature}\n```\n\n{doc}\n"
 

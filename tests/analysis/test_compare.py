@@ -247,7 +247,7 @@ REFUSED = [
     (["--baseline", "x=7"], "the baseline names 'x'; the axes are: level"),
     (["--baseline", "7"], "axis=value pairs"),
     (["--filter", "level <"], "cannot be evaluated"),
-    (["--filter", "level > 9"], "keeps none of 24 runs"),
+    (["--filter", "level > 9"], "selects none of 24 runs"),
     (["--level", "95"], "at least 0.5 and less than 1, got 95"),
 ]
 

@@ -20,6 +20,8 @@ from runner.execution import shards
 from runner.storage import lock
 from runner.storage.folder import Folder
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0", "seed=range(0,40)")
 MORE = ("-m", "lanes=8", "task=divide,line", "slope=0.5,3,0,2", "seed=range(5,60)")
 RUNS = 240

@@ -12,7 +12,7 @@ from tasks import porting
 from tasks.parity.cases import ResNet, Transformer
 from tasks.porting.variables import same_bits
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
 
 KEY = jax.random.key(0)
 
@@ -32,6 +32,8 @@ def loss_of(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_the_same_bits_in_evaluation(name):
     linen, x, _ = MODELS[name]
@@ -116,6 +118,8 @@ class Odd(nn.Module):
         return nn.Sequential([nn.Dense(8), nn.relu, nn.PReLU()])(x) @ embed.embedding + embed(jnp.arange(1))
 
 
+@pytest.mark.matrix
+@pytest.mark.slow
 def test_layers_around_layers_are_exact_too():
     x = jax.random.normal(KEY, (2, 4, 8))
     linen = Odd()
@@ -174,6 +178,8 @@ class Lifted(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated:DeprecationWarning")
+@pytest.mark.matrix
+@pytest.mark.slow
 def test_layers_within_transforms_are_nnxs_and_exact():
     x, linen = jax.random.normal(KEY, (2, 4, 8)), Lifted()
     variables = variables_of(linen, x)

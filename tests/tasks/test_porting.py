@@ -118,7 +118,13 @@ def both(layer, variables, ported, inputs, given, run):
     return (expected[0], dict(expected[1]), *expected[2:]), (out, made, own, after)
 
 
-@pytest.mark.parametrize("dtype", [None, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(None, id="float32"),
+        pytest.param(jnp.bfloat16, id="bfloat16", marks=[pytest.mark.matrix, pytest.mark.slow]),
+    ],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_a_ported_layer_has_the_bits_of_linens(name, dtype):
     make, inputs, *more = CASES[name]
