@@ -1,4 +1,4 @@
-"""A checkpoint ported from the shell: `python -m tasks.porting SOURCE TARGET --linen my_lab:Net --verify …`."""
+"""The command that ports a checkpoint: `python -m tasks.porting SOURCE TARGET --linen my_lab:Net --verify …`."""
 
 import argparse
 import inspect
@@ -28,7 +28,7 @@ SAY = Console(stderr=True, highlight=False, emoji=False)
 
 
 class RefusedError(Exception):
-    """What was asked wrongly, in a line."""
+    """A usage error with a one-line message."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 where the outputs differ, 2 for what was asked wrongly, and then nothing is written."""
+    """Exit status 0; 1 if the outputs differ; 2 after a usage error. Nothing is written unless it is 0."""
     sys.path.insert(0, str(Path.cwd()))  # as python -m does
     asked = _parser().parse_args(arguments)
     try:
@@ -134,7 +134,7 @@ def _port_back(asked: argparse.Namespace) -> int:
 
 
 def _check(asked: argparse.Namespace) -> None:
-    """Before anything is read: what is asked for goes together."""
+    """Checks that the options fit together, before anything is read."""
     if not asked.nnx and not (asked.linen and asked.input):
         raise RefusedError("give --nnx, or --linen with --input to port that module as it is")
     if asked.verify and not (asked.linen and asked.input):
@@ -149,7 +149,7 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 class _telling:  # noqa: N801 - reads as a statement
-    """A step with a spinner while it runs, and a line with its time when it is done."""
+    """Shows a spinner while a step runs, and a line with its time when it is done."""
 
     def __init__(self, doing: str, what: Any) -> None:
         self.doing, self.what, self.words = doing, what, ""
@@ -202,7 +202,7 @@ def _resolved(option: str, path: str) -> Any:
 
 
 def _make(option: str, path: str, arguments: str, **more: Any) -> Any:
-    """What an import path makes of its arguments; more of them, where it takes these."""
+    """Calls what an import path names with its arguments, and with further ones."""
     function, given = _resolved(option, path), _yaml(f"{option}-args", arguments)
     try:
         return function(**given, **more)
@@ -232,7 +232,7 @@ def _wanted(opt_state: Any) -> Any:
 
 
 Input = tuple[tuple[int, ...], int]
-"""A shape, and below which number its integers are; 0 for floats."""
+"""A shape, and the exclusive upper bound of its integers; 0 for floats."""
 
 
 def _inputs(texts: Sequence[str]) -> list[Input]:
@@ -267,7 +267,7 @@ def _keys() -> dict[str, jax.Array]:
 def _verified(
     linen: Any, variables: Any, module: nnx.Module, inputs: Sequence[Input], given: Mapping[str, Any], seeds: int
 ) -> tuple[str, int]:
-    """The worst of the verdicts in words, and the exit status: both modules jitted, in evaluation.
+    """The worst verdict as text, and the exit status; both modules are jitted, in evaluation mode.
 
     Of the keywords of the call, the NNX module gets those that it takes.
     """

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tasks.porting.variables import Mismatch, MismatchKind, describe_shape, raise_mismatches
 
 Variables = Mapping[str, Any]
-"""Collections by their names, as Linen has them: `{"params": …, "batch_stats": …}`, frozen or not."""
+"""Linen variables, collections by name: `{"params": …, "batch_stats": …}`, frozen or not."""
 KeyPath = tuple[Any, ...]
 
 
@@ -43,7 +43,7 @@ class ToLinen(bridge.ToLinen):
 
 
 def _constructed(linen: ToLinen) -> nnx.Module:
-    """The NNX module with keys that do not matter, which leaves the counters of Linen's as they are."""
+    """The NNX module with arbitrary keys, so that the counters of Linen's streams do not advance."""
     streams = dict.fromkeys(("default", *linen.scope.rngs), 0)
     rngs = {} if linen.skip_rng else {"rngs": nnx.Rngs(**streams)}
     return linen.nnx_class(*linen.args, **linen.kwargs, **rngs)
@@ -134,7 +134,7 @@ def _find_clashes(variables: dict[str, Any]) -> list[Mismatch]:
 
 
 def linen_variables(module: nnx.Module) -> dict[str, Any]:
-    """The variables of an NNX module as the bridge has them in Linen, a dict of collections.
+    """The variables of an NNX module in the form that the bridge has in Linen, a dict of collections.
 
     Of what `to_nnx` made they are those of the Linen module, of any other those of `to_linen` of its class; with
     boxes, where variables have metadata, and without the state of random numbers.
@@ -149,7 +149,7 @@ def linen_variables(module: nnx.Module) -> dict[str, Any]:
 
 
 def _fit(make: Callable[[], Variables], given: Variables) -> None:
-    """Raises VariableMismatchError unless `given` has the leaves of what `make` would return, which is traced only."""
+    """Raises VariableMismatchError unless `given` has the leaves of what `make` would return, which is only traced."""
     needed, found = _leaves(make), _leaves(lambda: given)
     mismatches = [each for path, leaf in needed.items() for each in _compare_leaf(path, leaf, found.pop(path, None))]
     for path, leaf in found.items():

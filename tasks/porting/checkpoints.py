@@ -21,12 +21,12 @@ from tasks.porting.variables import (
 )
 
 STATE = ("opt_state", "step", "tx", "apply_fn")
-"""What a train state has beside variables."""
+"""The entries of a train state that are not variables."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """What a training of a Linen model leaves: variables, a dict of collections, and what optax keeps."""
+    """The result of training a Linen model: variables, a dict of collections, and the state of optax."""
 
     variables: dict[str, Any]
     opt_state: Any = None
@@ -34,7 +34,7 @@ class TrainState:
 
 
 def read(path: Path | str) -> dict[str, Any]:
-    """The variables of a Linen checkpoint, a dict of collections, whatever its format.
+    """Reads the variables of a Linen checkpoint in any supported format, a dict of collections.
 
     A folder is orbax's: of `StandardCheckpointer`, of `PyTreeCheckpointer`, or of a `CheckpointManager`, whose
     latest step is read. A file ends in `.msgpack` or `.safetensors`. A train state's optimizer is left out; what
@@ -45,7 +45,7 @@ def read(path: Path | str) -> dict[str, Any]:
 
 
 def read_train_state(path: Path | str) -> TrainState:
-    """The same with the optimizer's state, where there is one: as optax has it, or nested dicts and lists."""
+    """Reads variables and, if there is one, the optimizer's state, as optax has it or as nested dicts and lists."""
     tree = _tree(path, ())
     step = tree.get("step") if isinstance(tree, Mapping) else None
     state = tree.get("opt_state") if isinstance(tree, Mapping) else None
@@ -99,7 +99,7 @@ def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 
 
 def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
-    """Reads what `save_nnx` wrote into a module, and an optimizer, that may be only shaped.
+    """Reads what `save_nnx` wrote into a module and an optimizer, which may be abstract.
 
     Without an optimizer, that of the checkpoint is not read. Raises VariableMismatchError that lists what does not
     fit, and FileNotFoundError.
@@ -124,7 +124,7 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
 
 
 def _check(wanted: Any, known: Any) -> None:
-    """Raises VariableMismatchError unless a checkpoint has the arrays that are wanted; their types orbax checks."""
+    """Raises VariableMismatchError unless a checkpoint has the wanted arrays; orbax checks their dtypes."""
     needs = {name_keys(keys): leaf.shape for keys, leaf in jax.tree.leaves_with_path(wanted)}
     has = {
         name_keys(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(known) if hasattr(leaf, "shape")

@@ -1,4 +1,4 @@
-"""How far two trees of arrays are apart, in words and in bits."""
+"""The difference of two trees of arrays: absolute, relative, in bits, and as a verdict."""
 
 from typing import Any, NamedTuple
 
@@ -7,28 +7,28 @@ import jax.numpy as jnp
 
 VERDICTS = ("identical", "close", "different")
 CLOSE_BY = {1: 0.25, 2: 2e-2, 4: 1e-5, 8: 1e-13}
-"""By the bytes of a float, the largest relative difference that is called close."""
+"""The largest relative difference that counts as close, by the bytes of a float."""
 
 
 def find_tolerance(tree: Any) -> float:
-    """That of the shortest float in a tree: what is computed in bfloat16 is no closer, whatever it is kept in."""
+    """The tolerance of the shortest float dtype in a tree, which limits how close results can be."""
     sizes = [leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return max((CLOSE_BY[size] for size in sizes), default=0.0)
 
 
 class Difference(NamedTuple):
-    """What differs between two trees: float32 scalars, and the number of bits as int32."""
+    """The difference of two trees: float32 scalars, and the number of differing bits as int32."""
 
     absolute: jax.Array
     relative: jax.Array
-    """The largest absolute difference of an array over its largest value, of all arrays the largest."""
+    """The maximum over all arrays of the largest absolute difference divided by the largest absolute value."""
     bits: jax.Array
     verdict: jax.Array
-    """The place in `VERDICTS`."""
+    """The index in `VERDICTS`, int32."""
 
 
 def measure_difference(a: Any, b: Any, within: float | None = None) -> Difference:
-    """Of two trees with the same leaves in the same order; NaN differs from numbers, and not from the same NaN.
+    """Compares two trees with the same leaves in the same order; NaN differs from numbers, not from the same NaN.
 
     `within` is the relative difference that is called close, by default that of each array's own type. Arrays of
     other shapes, and others in number, raise ValueError; another dtype makes all bits differ.
@@ -39,7 +39,7 @@ def measure_difference(a: Any, b: Any, within: float | None = None) -> Differenc
 
 
 def find_worst(*found: Difference) -> Difference:
-    """The largest of each, and all bits."""
+    """The maximum of each entry, and the sum of the bits."""
     columns = [jnp.stack(column) for column in zip(*found, strict=True)]
     return Difference(columns[0].max(), columns[1].max(), columns[2].sum(), columns[3].max())
 
@@ -58,7 +58,7 @@ def _of(x: jax.Array, y: jax.Array, within: float | None) -> Difference:
 
 
 def _bits(x: jax.Array, y: jax.Array) -> jax.Array:
-    """How many bits differ; all of them where the types do."""
+    """How many bits differ, int32 `()`; all of them if the dtypes differ."""
     if x.dtype != y.dtype:
         return jnp.int32(8 * x.dtype.itemsize * x.size)
     if x.dtype == bool:

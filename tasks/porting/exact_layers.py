@@ -1,4 +1,4 @@
-"""NNX layers that compute what Linen's do, to the bit, where NNX has none or another one."""
+"""NNX layers with the bits of Linen's, for layers that NNX does not have or computes differently."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 class _Cell(nnx.RNNCellBase):
-    """What `nnx.RNN` asks of a cell: a carry of zeros, `(..., features)`, in the type of the parameters."""
+    """A cell as `nnx.RNN` requires it, with a carry of zeros, `(..., features)`, in the dtype of the parameters."""
 
     features: int
     param_dtype: Any
@@ -26,7 +26,7 @@ class _Cell(nnx.RNNCellBase):
 
 
 class _GatedCell(_Cell):
-    """A cell with a linear layer for each gate, as Linen has them; `gates` tells which of them have a bias.
+    """A cell with a linear layer for each gate, as in Linen; `gates` maps their names to whether they have a bias.
 
     The layers of the inputs have names that begin with `i`, those of the carry with `h`.
     """
@@ -54,7 +54,7 @@ class _GatedCell(_Cell):
 
 
 class GRUCell(_GatedCell):
-    """Linen's gated recurrent unit (Cho et al., 2014): six layers apart, `hn` with a bias.
+    """Linen's gated recurrent unit (Cho et al., 2014): six separate layers, `hn` with a bias.
 
     `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot take the weights.
     The carry and the inputs have shapes `(..., features)` and `(..., in)`.
@@ -71,7 +71,7 @@ class GRUCell(_GatedCell):
 
 
 class OptimizedLSTMCell(_GatedCell):
-    """Linen's optimized LSTM (Hochreiter and Schmidhuber, 1997), whose gates are apart and joined at each call.
+    """Linen's optimized LSTM (Hochreiter and Schmidhuber, 1997): separate gates, concatenated at each call.
 
     `nnx.OptimizedLSTMCell` keeps them joined: over a sequence the sums in its gradients are rounded otherwise.
     """
@@ -165,7 +165,7 @@ class ConvLSTMCell(_Cell):
 
 
 class ConvLocal(nnx.Module):
-    """Linen's convolution with a kernel of its own at each place, which NNX does not have.
+    """Linen's convolution with a separate kernel at each position, which NNX does not have.
 
     The kernel has shape `(*out_shape, prod(kernel_size) * in, features)`, the bias `(*out_shape, features)`.
     """
@@ -219,7 +219,7 @@ class ConvLocal(nnx.Module):
 
 
 class RNN(nnx.RNN):
-    """`nnx.RNN` that begins with zeros, as Linen's cells do, and so needs no random numbers of its own."""
+    """`nnx.RNN` that starts from zeros, as Linen's cells do, and so needs no stream of random numbers."""
 
     def __call__(self, inputs: jax.Array, *, initial_carry: Any = None, **given: Any) -> Any:
         if initial_carry is None:
@@ -236,7 +236,7 @@ def _normalized(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
 
 
 class Wrapper(nnx.Module):
-    """A layer that is called with other parameters than it has; its own stay as they are.
+    """Calls a layer with transformed parameters, without changing the stored ones.
 
     What belongs to a parameter is named as Linen names it: `layer_instance/kernel/scale`.
     """
@@ -266,7 +266,7 @@ class Wrapper(nnx.Module):
 
 
 class WeightNorm(Wrapper):
-    """Linen's weight normalization (Salimans and Kingma, 2016), which leaves the layer's own parameters alone.
+    """Linen's weight normalization (Salimans and Kingma, 2016), which does not change the layer's parameters.
 
     `nnx.WeightNorm` overwrites them at each call (google/flax issue 5576).
     """
@@ -312,7 +312,7 @@ class WeightNorm(Wrapper):
 
 
 class SpectralNorm(Wrapper):
-    """Linen's spectral normalization (Miyato et al., 2018), which leaves the layer's own parameters alone.
+    """Linen's spectral normalization (Miyato et al., 2018), which does not change the layer's parameters.
 
     `nnx.SpectralNorm` overwrites them at each call (google/flax issue 5576). `u`, `(1, out)`, and `sigma`, a
     scalar, are changed with `update_stats` only.

@@ -1,4 +1,4 @@
-"""Each layer of Linen as one of NNX: NNX's own with its arguments translated, or an exact layer of this library."""
+"""Linen layers as NNX layers: NNX's own with translated arguments, or an exact layer of this library."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ from tasks.porting import exact_layers
 from tasks.porting.variables import flatten_variables, list_slots, load, make_abstract
 
 Builder = Callable[[Any, Any, nnx.Rngs], nnx.Module]
-"""A layer of NNX from one of Linen and what that is called with."""
+"""Builds an NNX layer from a Linen layer and the inputs of its call."""
 
 
 class PortKind(StrEnum):
-    """What a layer of Linen has become."""
+    """What a Linen layer was ported to."""
 
     NATIVE = "native"
     """NNX's own layer with its defaults."""
@@ -33,7 +33,7 @@ class PortKind(StrEnum):
 
 @dataclass(frozen=True)
 class Ported:
-    """A layer of NNX with the variables of one of Linen; `why` says what makes it other than NNX's default."""
+    """An NNX layer with the variables of a Linen layer; `why` explains a kind other than native."""
 
     module: nnx.Module
     kind: PortKind
@@ -42,7 +42,7 @@ class Ported:
 
 @dataclass(frozen=True)
 class Port:
-    """How a layer is built: by NNX's own class where there is one, and exactly."""
+    """The builders of a layer: the exact one, and that of NNX's own class if there is one."""
 
     exact: Builder
     native: Builder | None
@@ -67,7 +67,7 @@ def _dense(layer: nn.Dense, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def _dot(general: Any) -> Any:
-    """A function with Linen's signature, which knows no sharding."""
+    """A function with Linen's signature, which has no sharding."""
     return lambda *args, out_sharding=None, **given: general(*args, **given)
 
 
@@ -129,12 +129,12 @@ def _embed(layer: nn.Embed, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def _as_it_is(arrays: Any, **_: Any) -> Any:
-    """In place of `promote_dtype`: NNX casts before it takes the statistics, Linen after."""
+    """Replaces `promote_dtype`, because NNX casts before it computes the statistics, Linen afterwards."""
     return arrays
 
 
 def _norm(kind: Any, *names: str, exact: bool) -> Builder:
-    """A norm of NNX; `exact` computes its statistics in the type of the inputs, as Linen does."""
+    """A norm of NNX; `exact` computes its statistics in the dtype of the inputs, as Linen does."""
 
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         if not layer.force_float32_reductions:
@@ -164,7 +164,7 @@ def _cell(kind: Any, *names: str) -> Builder:
 
 
 def _linens(layer: Any) -> Callable[..., jax.Array]:
-    """Linen's attention with the arguments that NNX gives."""
+    """Linen's attention function with the arguments that NNX passes."""
 
     def attend(*qkv: jax.Array, is_causal: bool = False, module: Any = None, **given: Any) -> jax.Array:
         if is_causal:
@@ -229,7 +229,7 @@ def _parts(layer: nn.Module) -> list[nn.Module]:
 
 
 def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx.Module:
-    """A layer, by its own class's way, of which every setting must have been looked at."""
+    """Builds a layer, and checks that its builder has read every setting."""
     port = _port(layer)
     build = port.exact if exact else port.native
     if build is None:
@@ -244,7 +244,7 @@ def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx
 
 
 class _Read:
-    """A layer that takes down which of its settings are read."""
+    """A layer that records which of its settings are read."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer, self.names = layer, set[str]()
@@ -366,7 +366,7 @@ LEAF_LAYERS: Mapping[type, Port] = {
     nn.PReLU: _simple(_prelu),
     nn.Dropout: _simple(_dropout),
 }
-"""The layers of Linen that hold no others, each with its way to NNX."""
+"""Linen layers that contain no others, with their ports."""
 PORTS: Mapping[type, Port] = {
     **LEAF_LAYERS,
     nn.RNN: Port(
@@ -387,12 +387,12 @@ PORTS: Mapping[type, Port] = {
         "nnx.SpectralNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
 }
-"""All layers of Linen that are known."""
+"""All Linen layers that can be ported."""
 ATTENTIONS = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention)
 
 
 def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
-    """A layer of NNX with the configuration and the variables of one of Linen.
+    """Ports a Linen layer: an NNX layer with its configuration and variables.
 
     `inputs` are what the layer is called with, arrays or their shapes, for NNX wants the number of features when a
     layer is made. `exact` gives the same bits as Linen; without it the layer is NNX's own with its defaults.
@@ -405,7 +405,7 @@ def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exa
 
 
 def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
-    """The same with variables that are only shaped, of the shapes of these."""
+    """Builds the ported layer with abstract variables of the shapes of `variables`."""
     port = _port(layer)
     mask = getattr(layer, "mask", None)
     if isinstance(mask, jax.core.Tracer):
@@ -433,7 +433,7 @@ def _port(layer: nn.Module) -> Port:
 
 
 def _as_initialized(module: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
-    """With what only Linen's `init` decides: the cache of an attention that decodes, the types of what is wrapped."""
+    """Adds what only Linen's `init` determines: the cache of a decoding attention, the dtypes of wrapped parameters."""
     if isinstance(module, nnx.MultiHeadAttention) and (cache := variables.get("cache")):
         for name in ("cached_key", "cached_value", "cache_index"):
             setattr(module, name, nnx.Cache(jnp.zeros(cache[name].shape, cache[name].dtype)))

@@ -1,4 +1,4 @@
-"""A whole Linen model as an NNX module: its own code, unchanged, over layers of NNX."""
+"""Whole Linen models as NNX modules: their unchanged code over NNX layers."""
 
 import dataclasses
 import inspect
@@ -32,14 +32,14 @@ from tasks.porting.variables import (
 OWN = "it keeps Linen's code, on variables that are NNX's"
 UNMET = "it is never called with these arguments; call it so that it is"
 COMPUTING_METHODS = ("__call__", "attend")
-"""The methods of layers that compute."""
+"""The methods of layers that compute outputs."""
 FLAGS = ("deterministic", "use_running_average", "parent", "name")
-"""Fields of layers that a call may have otherwise than the one that was traced."""
+"""Fields of layers that may differ between a call and the traced one."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one layer of a model: `kind` and `why` as of `Ported`, or `linen` where it keeps its code."""
+    """One layer of a ported model, with `kind` and `why` as in `Ported`."""
 
     path: str
     layer: str
@@ -49,24 +49,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class PortedModel:
-    """An NNX module that computes what a Linen model does, and what became of each of its layers."""
+    """An NNX module that computes what a Linen model does, and a report on each of its layers."""
 
     module: "Model"
     report: tuple[Entry, ...]
 
 
 class Scope(nnx.Module):
-    """What a Linen model has under one name: its layers, its variables and further scopes, by Linen's names.
+    """The layers, variables and inner scopes that a Linen model has below one name, by Linen's names.
 
     A name that every NNX module has, such as `train`, is followed by an underscore.
     """
 
     linen_names: tuple[tuple[str, str], ...] = ()
-    """Of attributes that are called otherwise, with what Linen calls them."""
+    """Attributes whose name differs from Linen's, with Linen's name."""
 
 
 class _Code:
-    """A Linen module as what it is: one that holds arrays could not be compared with another."""
+    """A Linen module compared by identity, because modules that hold arrays cannot be compared by value."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -79,7 +79,7 @@ class _Code:
 
 
 class Model(Scope):
-    """A Linen module whose layers are those of NNX, at the paths that they have in Linen.
+    """A Linen module over NNX layers, which have the same paths as in Linen.
 
     Calling it runs the Linen code, in which each layer that was ported is one of NNX with variables of its own;
     what was not ported runs as it is, on variables that are NNX's as well. So it trains, and is split, merged,
@@ -95,7 +95,7 @@ class Model(Scope):
         self._lifted: tuple[Path, ...] = ()
 
     def variables(self) -> dict[str, Any]:
-        """The variables as the Linen model has them."""
+        """The variables in the form of the Linen model, a dict of collections."""
         return dump(self)
 
     def __call__(
@@ -105,7 +105,7 @@ class Model(Scope):
         mutable: Sequence[str] = (),
         **given: Any,
     ) -> Any:
-        """What `linen.apply(variables, *inputs, rngs=…, **given)` returns.
+        """Returns what `linen.apply(variables, *inputs, rngs=…, **given)` returns.
 
         `rngs` are Linen's, by name, or NNX's streams. Collections that the model has are updated in place, all but
         `params`; `mutable` names others, such as what it sows, and then `(out, changed)` comes back.
@@ -148,7 +148,7 @@ def _keys(rngs: nnx.Rngs | Mapping[str, jax.Array] | None) -> Mapping[str, jax.A
 
 
 def _alike(linen: nn.Module, known: nn.Module) -> bool:
-    """Whether a layer has the configuration that was ported, but for flags, which each call says anew."""
+    """Whether a layer has the configuration that was ported, apart from flags, which may differ between calls."""
     names = [field.name for field in dataclasses.fields(known) if field.name not in FLAGS]
     pairs = [(getattr(linen, name, None), getattr(known, name)) for name in names]
     plain = [(a, b) for a, b in pairs if not (callable(a) or callable(b) or hasattr(a, "shape") or hasattr(b, "shape"))]
@@ -166,18 +166,18 @@ def _attribute(scope: Any, name: str) -> str:
 
 
 def _has(above: Any, path: Path) -> bool:
-    """Whether a path is one of these, or below one."""
+    """Whether a path is one of the given ones, or below one."""
     return any(path[: len(each)] == each for each in above)
 
 
 def _arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
-    """What a layer is called with, by name."""
+    """The arguments of a layer's call, by name."""
     given = dict(inspect.signature(type(linen).__call__).bind(linen, *args, **kwargs).arguments)
     return {name: value for name, value in given.items() if name != "self"}
 
 
 def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
-    """What NNX's layer returns where Linen's is called."""
+    """Calls the NNX layer in place of Linen's, and returns its outputs."""
     linen = context.module
     if context.method_name == "attend":
         return layer.attend(*args, **kwargs)
@@ -195,7 +195,7 @@ def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, arg
 
 
 def _dropped(layer: Any, linen: nn.Dropout, inputs: Any, deterministic: Any = None, rng: Any = None) -> Any:
-    """The same mask, by the key that Linen makes from the layer's path."""
+    """Dropout with Linen's mask, by the key that Linen derives from the layer's path."""
     if nn.merge_param("deterministic", linen.deterministic, deterministic) or linen.rate == 0.0:
         return inputs
     return layer(inputs, deterministic=False, rngs=linen.make_rng(linen.rng_collection) if rng is None else rng)
@@ -205,7 +205,7 @@ def _attended(
     layer: Any, linen: Any, inputs_q: Any, inputs_k: Any = None, inputs_v: Any = None, *, inputs_kv: Any = None,
     deterministic: Any = None, dropout_rng: Any = None, **given: Any,
 ) -> Any:  # fmt: skip
-    """Attention with the arguments of Linen's, and with its keys for dropout."""
+    """Attention with Linen's arguments and dropout keys."""
     if inputs_kv is not None:
         inputs_k = inputs_v = inputs_kv
     quiet = linen.dropout_rate == 0.0 or nn.merge_param("deterministic", linen.deterministic, deterministic)
@@ -215,7 +215,7 @@ def _attended(
 
 
 def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
-    """The same on the variables that Linen's layer has where it is called: a slice of the whole, for one."""
+    """Calls the NNX layer on the variables that Linen's layer has within a transform, such as a slice."""
     linen, (graph, state) = context.module, nnx.split(layer)
     for collection in linen.variables:
         if linen.is_mutable_collection(collection):
@@ -241,7 +241,7 @@ def _within(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A layer as the trace met it: its configuration, and the shapes of its inputs and variables there."""
+    """A traced layer: its configuration, and the shapes of its inputs and variables."""
 
     layer: nn.Module
     inputs: tuple[Any, ...]
@@ -252,7 +252,7 @@ class _Seen:
 def _traced(
     linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
 ) -> tuple[dict[Path, _Seen], dict[Path, str]]:
-    """The leaf layers of a model by their paths, and the classes of all modules, from one run on shapes."""
+    """Traces a model once: its leaf layers by path, and the classes of all modules."""
     seen, kinds = dict[Path, _Seen](), dict[Path, str]()
 
     def run(variables: Any, arrays: Any) -> Any:
@@ -290,12 +290,12 @@ def _traced(
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf of a call's arguments is an array or the shape of one, and no flag or number."""
+    """Whether an argument of a call is an array or the shape of one, not a flag or a number."""
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """The arrays that a layer is called with: of an attention the queries, and the keys where they are others."""
+    """The arrays that a layer is called with; of attention the queries, and the keys and values if they are given."""
     given = _arguments(linen, args, kwargs)
     if isinstance(linen, ATTENTIONS):
         keys = given.get("inputs_k") if given.get("inputs_kv") is None else given["inputs_kv"]
@@ -318,7 +318,7 @@ def port_model(
     exact: bool = True,
     **given: Any,
 ) -> PortedModel:
-    """An NNX module with the code and the variables of a Linen one, which gives the same bits.
+    """Ports a whole Linen model to an NNX module with its code, its variables and the same bits.
 
     The model is run once on the shapes of `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments
     `given`, to see which layers it has: call it so that it meets all of them. Layers that are not ported keep
@@ -369,7 +369,7 @@ def port_model(
 
 
 def _fill(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
-    """Gives a layer that was only shaped its variables: of one that is lifted the whole, of whatever shape."""
+    """Assigns variables to an abstract layer; a lifted layer takes the whole arrays, whatever their shape."""
     if not met.lifted:
         load(module, variables)
         return
@@ -389,7 +389,7 @@ def _check_parts(slot: Slot, arrays: list[Any]) -> None:
 
 
 def _put(model: Scope, path: Path, child: Any) -> None:
-    """Puts a layer or a variable at its path in Linen."""
+    """Stores a layer or a variable at its path in Linen."""
     for name in path[:-1]:
         if _attribute(model, name) not in vars(model):
             _set(model, name, Scope())

@@ -1,4 +1,4 @@
-"""The state of an optimizer of Linen's parameters into an `nnx.Optimizer`, and back."""
+"""Optimizer states of Linen parameters into `nnx.Optimizer`, and back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -48,7 +48,7 @@ def load_optimizer(
 def dump_optimizer(
     optimizer: nnx.Optimizer[Any], module: nnx.Module, like: Any, mapping: Mapping[str, str] | None = None
 ) -> Any:
-    """The state of an optimizer as optax has it for Linen's parameters, with the structure of `like`.
+    """The state of an NNX optimizer as optax has it for Linen parameters, with the structure of `like`.
 
     `like` is `tx.init(params)`, or its shapes. Raises VariableMismatchError for what the optimizer does not have.
     """
@@ -67,7 +67,7 @@ def dump_optimizer(
 
 
 def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
-    """The variables of an optimizer, with the paths that optax has for Linen's parameters."""
+    """The variables of an optimizer, with the paths that optax has for Linen parameters."""
     parameters = {tuple(map(str, slot.path)): slot for slot in list_slots(module)}
     made = []
     for path, variable in nnx.iter_graph(optimizer):
@@ -84,12 +84,12 @@ def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
 
 
 def _prefixes(wanted: list[Slot]) -> set[Path]:
-    """Where a tree begins that has the form of the parameters: `opt_state/0/mu`."""
+    """Where a tree with the structure of the parameters begins, such as `opt_state/0/mu`."""
     return {slot.parts[0][0][:end] for slot in wanted for end in range(1, len(slot.parts[0][0]))}
 
 
 def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
-    """The leaves of an optax state by their paths, whichever containers hold them.
+    """The leaves of an optax state by path, independent of its containers.
 
     Where the parameters were optimized as `{"params": …}` that name is left out.
     """
@@ -102,7 +102,7 @@ def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
 
 
 def _everywhere(mapping: Mapping[str, str] | None, wanted: list[Slot], given: Iterable[Path]) -> dict[str, str]:
-    """A mapping of parameters as one of the trees in an optimizer's state that have their form."""
+    """Extends a mapping of parameters to the trees of an optimizer's state that have their structure."""
     under = ["/".join(prefix[1:]) for prefix in _prefixes(wanted)]
     begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
     made = {f"{name}/{old}": f"{name}/{new}" for name in under for old, new in (mapping or {}).items()}

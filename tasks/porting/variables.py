@@ -1,4 +1,4 @@
-"""Linen variables into an NNX module, and an NNX module's variables out as Linen's.
+"""Linen variables into an NNX module, and the variables of an NNX module in Linen's form.
 
 The NNX module says what it needs: each of its variables is a slot with the path that Linen gives it. Linen's
 paths are brought to the same form, and the two are matched; nothing is assigned before all of it fits.
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 Path = tuple[str, ...]
-"""A collection, and the names within it: `("params", "Dense_0", "kernel")`."""
+"""The name of a collection, then the names within it: `("params", "Dense_0", "kernel")`."""
 
 Module = TypeVar("Module", bound=nnx.Module)
 
 LIFTED = re.compile(r"^(?:Checkpoint|Remat|Jit|Vmap|Scan|CheckpointRemat)+(?=[A-Z])")
-"""What `nn.remat`, `nn.jit`, `nn.vmap` and `nn.scan` put before the name of a class."""
+"""Prefixes that `nn.remat`, `nn.jit`, `nn.vmap` and `nn.scan` add to the name of a class."""
 FUSED: dict[type, dict[Path, tuple[Path, ...]]] = {
     nnx.OptimizedLSTMCell: {
         ("dense_i", "kernel"): (("ii", "kernel"), ("if", "kernel"), ("ig", "kernel"), ("io", "kernel")),
@@ -39,7 +39,7 @@ FUSED: dict[type, dict[Path, tuple[Path, ...]]] = {
         ("dense_h", "kernel"): (("h", "kernel"),),
     },
 }
-"""Of NNX cells that keep in one array what Linen keeps in several, along the last axis in this order."""
+"""NNX cells that store several of Linen's arrays in one, concatenated along the last axis in this order."""
 
 
 class MismatchKind(Enum):
@@ -70,7 +70,7 @@ class VariableMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Slot:
-    """A variable of an NNX module, and what Linen calls it: several paths where it has the parts apart.
+    """A variable of an NNX module with its names in Linen, several if Linen stores it in several parts.
 
     Each of `parts` is the set of paths that may stand for it, for a shared module has several.
     """
@@ -85,16 +85,16 @@ class Slot:
         return (*outer, last // len(self.parts)) if len(self.parts) > 1 else tuple(outer)
 
     def whole(self, parts: Sequence[Any]) -> jax.Array:
-        """One array of the parts, in the type of the variable."""
+        """The parts as one array, in the dtype of the variable."""
         return jnp.asarray(jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0], self.variable.dtype)
 
     def pieces(self, whole: jax.Array) -> list[jax.Array]:
-        """The parts of an array, as Linen has them."""
+        """An array split into the parts that Linen has."""
         return jnp.split(whole, len(self.parts), axis=-1) if len(self.parts) > 1 else [whole]
 
 
 def list_slots(module: nnx.Module) -> list[Slot]:
-    """The variables of a module that Linen would have, with their paths there; state of random numbers is none."""
+    """The variables of a module that Linen would have, with their Linen paths, without states of random numbers."""
     found: dict[int, Slot] = {}
     for path, names, variable, fused in _walk(module, (), (), ()):
         if isinstance(variable, nnx.RngState):
@@ -111,7 +111,7 @@ Walked = tuple[tuple[Any, ...], Path, nnx.Variable[Any], tuple[Path, ...]]
 
 
 def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...]) -> Iterator[Walked]:
-    """Each variable with its path, its names in Linen, and the names of its parts where these are apart."""
+    """Each variable with its path, its Linen names, and the names of its parts if Linen has several."""
     if id(node) in above:
         return
     above = (*above, id(node))
@@ -130,7 +130,7 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
 
 
 def name_modules(module: nnx.Module) -> dict[Path, nnx.Module]:
-    """The modules within a module, itself included, by the names that Linen would give them."""
+    """The modules within a module, itself included, by their Linen names."""
     found: dict[Path, nnx.Module] = {}
 
     def collect(node: Any, names: Path, above: tuple[int, ...]) -> None:
@@ -159,7 +159,7 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
 
 
 def _names(node: Any, names: Path, name: Any) -> Path:
-    """Linen writes the elements of a list or a dict into one name: `layers_0`, `heads_a`; a keyword is no attribute."""
+    """The Linen names of a child: elements of lists and dicts are part of one name, such as `layers_0` or `heads_a`."""
     if names and isinstance(node, nnx.List | nnx.Dict | list | tuple | Mapping):
         return (*names[:-1], f"{names[-1]}_{name}")
     name = str(name)
@@ -169,12 +169,12 @@ def _names(node: Any, names: Path, name: Any) -> Path:
 
 
 def _bare(path: Path) -> Path:
-    """A path without what tells only how a class was lifted."""
+    """A path without the prefixes of lifted classes."""
     return tuple(LIFTED.sub("", name) for name in path)
 
 
 def flatten_variables(variables: Mapping[str, Any]) -> dict[Path, Any]:
-    """The arrays of Linen variables by their paths, frozen or not, without their boxes."""
+    """The arrays of Linen variables by path, without metadata boxes; frozen dicts are accepted."""
     found: dict[Path, Any] = {}
 
     def collect(tree: Any, path: Path) -> None:
@@ -189,7 +189,7 @@ def flatten_variables(variables: Mapping[str, Any]) -> dict[Path, Any]:
 
 
 def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
-    """A Linen path under NNX's names; `mapping` renames the longest beginning that it knows."""
+    """A Linen path with NNX's names; the longest prefix in `mapping` is renamed."""
     collection, *names = path
     for end in range(len(names), 0, -1):
         if (known := mapping.get("/".join(names[:end]))) is not None:
@@ -199,7 +199,7 @@ def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
 
 
 def match_paths(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[str, str] | None) -> dict[Path, Path]:
-    """For the first name of each part of the slots, which of the given paths it is.
+    """Matches given paths to slots: for the first name of each part of a slot, the given path.
 
     A path that is the same comes first, one that is the same but for a lifted class's prefix second, where it is
     the only one.
@@ -242,7 +242,7 @@ def load(
 def fit_variables(
     wanted: Sequence[Slot], given: Mapping[Path, Any], mapping: Mapping[str, str] | None, dtype: str
 ) -> None:
-    """Puts all of the given arrays into the slots, or raises VariableMismatchError that lists what does not fit."""
+    """Assigns all given arrays to the slots, or raises VariableMismatchError with those that do not fit."""
     if dtype not in ("strict", "cast"):
         raise ValueError(f"dtype must be strict or cast, got {dtype!r}")
     found = match_paths(wanted, given, mapping)
@@ -265,7 +265,7 @@ def fit_variables(
 
 
 def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
-    """Puts arrays, by the first name of each part, into their slots; those without arrays stay as they are."""
+    """Assigns arrays, by the first name of each part, to their slots; slots without arrays are not changed."""
     for slot in wanted:
         parts = [arrays[first] for first, *_ in slot.parts if first in arrays]
         if parts:
@@ -305,14 +305,14 @@ def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[Mismatch]:
 
 
 def format_path(path: Sequence[Any]) -> str:
-    """A path as people write it."""
+    """A path with slashes."""
     return "/".join(map(str, path))
 
 
 def dump(
     module: nnx.Module, like: Mapping[str, Any] | None = None, mapping: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The variables of an NNX module as Linen has them, a dict of collections.
+    """The variables of an NNX module in Linen's form, a dict of collections.
 
     `like` are Linen variables, or their shapes, whose names are taken where several are possible: of lifted
     modules, of what is renamed by `mapping`, and of shared modules. Raises VariableMismatchError for one of
@@ -332,7 +332,7 @@ def dump(
 
 
 def make_abstract(make: Callable[[], Module]) -> Module:
-    """The module that `make` returns, its variables only shaped and for `load` to fill.
+    """The module that `make` returns with abstract variables, for `load` to fill.
 
     Its streams of random numbers are there, for no checkpoint of Linen has them. Nothing else is allocated.
     """
@@ -342,12 +342,12 @@ def make_abstract(make: Callable[[], Module]) -> Module:
 
 
 def name_keys(keys: Iterable[Any]) -> Path:
-    """The path of a leaf in any pytree, by names and places."""
+    """The path of a leaf in a pytree, by names and indices."""
     return tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in keys)
 
 
 def put(tree: dict[str, Any], path: Path, leaf: Any) -> None:
-    """Puts a leaf into nested dicts, which are made on the way."""
+    """Stores a leaf in nested dicts, which are created as needed."""
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = leaf
