@@ -33,7 +33,6 @@ def loss_of(logits, labels):
 
 
 @pytest.mark.matrix
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_the_same_bits_in_evaluation(name):
     linen, x, _ = MODELS[name]
@@ -85,6 +84,7 @@ def test_a_model_trains_to_the_same_losses(name):
     assert same_bits(module.variables(), variables)
 
 
+@pytest.mark.matrix
 def test_the_report_names_each_layer_and_why_it_is_what_it_is():
     linen, x, _ = MODELS["resnet"]
     ported = porting.port_model(linen, variables_of(linen, x), x, train=True)
@@ -118,8 +118,6 @@ class Odd(nn.Module):
         return nn.Sequential([nn.Dense(8), nn.relu, nn.PReLU()])(x) @ embed.embedding + embed(jnp.arange(1))
 
 
-@pytest.mark.matrix
-@pytest.mark.slow
 def test_layers_around_layers_are_exact_too():
     x = jax.random.normal(KEY, (2, 4, 8))
     linen = Odd()
@@ -177,9 +175,8 @@ class Lifted(nn.Module):
         return nn.SelfAttention(2)(x, jnp.tril(jnp.ones((4, 4), bool))[None, None])
 
 
-@pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated:DeprecationWarning")
 @pytest.mark.matrix
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated:DeprecationWarning")
 def test_layers_within_transforms_are_nnxs_and_exact():
     x, linen = jax.random.normal(KEY, (2, 4, 8)), Lifted()
     variables = variables_of(linen, x)
@@ -210,6 +207,7 @@ class Decoder(nn.Module):
         return nn.Dense(8)(x)
 
 
+@pytest.mark.matrix
 def test_a_cache_goes_along():
     x, linen = jax.random.normal(KEY, (2, 5, 8)), Decoder()
     variables = linen.init(KEY, x)
@@ -224,6 +222,7 @@ def test_a_cache_goes_along():
     assert int(module.MultiHeadDotProductAttention_0.cache_index[...]) == 5
 
 
+@pytest.mark.matrix
 def test_variables_that_are_not_the_models_are_told():
     linen, x, _ = MODELS["resnet"]
     variables = variables_of(linen, x)
@@ -244,6 +243,7 @@ class Changing(nn.Module):
         return nn.LayerNorm(epsilon=0.1 if train else 1e-6, name="last")(x) * options["scale"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("traced", [True, False])
 def test_a_call_need_not_be_the_one_that_was_traced(traced):
     x, linen, more = jax.random.normal(KEY, (3, 4)), Changing(), (6, {"scale": 2, "quiet": True})
@@ -285,6 +285,7 @@ class Awkward(nn.Module):
         return nn.DenseGeneral(5, axis=(-1, 1))(x) * self.param("sow", nn.initializers.normal(), (5,))
 
 
+@pytest.mark.matrix
 def test_settings_and_names_that_nnx_does_not_have():
     x, linen = jax.random.normal(KEY, (2, 6, 4)), Awkward(jnp.ones(4))
     variables = {"params": variables_of(linen, x)["params"]}
@@ -311,6 +312,7 @@ class Heads(nn.Module):
         return (self.body(x), self.extra(x)) if train else self.body(x)
 
 
+@pytest.mark.matrix
 def test_what_cannot_be_ported_is_told():
     x, linen = jnp.ones((2, 4)), Heads()
     variables = linen.init(KEY, x, train=True)
