@@ -47,7 +47,9 @@ def compose_base(config: DictConfig, assignments: Assignments) -> Base:
     """
     values = [(key, value) for key, value in assignments if not key.is_group]
     composed = update_config(_compose_options(config, assignments), values)
-    parameters = {key: value for key, value in to_values(composed, resolve=False).items() if key not in RESERVED}
+    values_by_key = to_values(composed, resolve=False)
+    # Hydra's own node, which is there if a group was composed, is full of interpolations and no parameter
+    parameters = {key: value for key, value in values_by_key.items() if key not in (*RESERVED, "hydra")}
     plain = None if "${" in json.dumps(parameters, default=str) else parameters
     return Base(assignments, composed, load_declared_task(composed), plain)
 
