@@ -151,6 +151,7 @@ def test_help_lists_the_tasks_of_a_config_dir(toy):
     assert re.search(r"line +seed=0 x.shape=\[4\] slope=1.0 shift=0", toy("--help").out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", [("--cfg", "job"), ("--info", "config"), ("--info", "defaults"), ("--hydra-help",)])
 def test_hydras_own_flags(tmp_path, flag):
     """In a process of its own: they configure the logging of theirs."""
@@ -168,6 +169,7 @@ def test_an_own_folder(runner, tmp_path):
     assert (tmp_path / "here/it/is/results.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_composes_and_runs(runner, path):
     fewer = {
@@ -185,21 +187,19 @@ def test_every_yaml_composes_and_runs(runner, path):
     if path.stem == "parity_matrix":
         assert (called.frame["verdict"] == "identical").all()
         assert (called.frame["linen_losses"] == called.frame["nnx_losses"]).all()
+    if path.stem == "port_across_shapes":
+        assert len(called.frame) == 180
+        assert (called.frame["nnx_sum"] == called.frame["linen_sum"]).all()
 
 
-def test_the_ported_layer_agrees_to_the_bit_within_a_sweep(runner):
-    frame = runner("+experiment=port_across_shapes").frame
-    assert len(frame) == 180
-    assert (frame["nnx_sum"] == frame["linen_sum"]).all()
-
-
-SWEPT = [
+COMMANDS = [
+    ("task=bridge",),
     ("task=mixed_train", "lr=0.1", "hidden=3"),
     ("task=mixed_train", "lr=0.1", "x.shape=[32,64]", "y.shape=[32,8]", "hidden=64"),
     ("task=port_dense", "x.shape=[5,7]", "features=3"),
-    ("task=bridge",),
     ("task=dense_forward", "features=200"),
 ]
+SWEPT = [COMMANDS[0], *(pytest.param(arguments, marks=pytest.mark.slow) for arguments in COMMANDS[1:])]
 
 
 @pytest.fixture
@@ -244,6 +244,7 @@ def command(*arguments, cwd, **variables):
     return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_module_in_a_process_of_its_own(tmp_path):
     called = command("-W", "error::DeprecationWarning:runner", "-m", "runner", "lr=0.1", cwd=tmp_path)
     assert (called.returncode, called.stderr) == (0, "")
@@ -268,6 +269,7 @@ def test_the_console_script_with_a_task_of_the_users_own(tmp_path):
     assert pd.read_csv(path)["twice"].tolist() == [2, 4]
 
 
+@pytest.mark.slow
 def test_values_are_refused_without_a_word_of_jax_where_hydra_knows_better(tmp_path):
     """`--help` and unknown keys answer without the seconds that JAX takes to import."""
     spy = "import sys, runner.__main__ as m\ntry: m.main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-SLOW = {"docs/how-to/porting.md", "docs/how-to/shards.md", "docs/how-to/comparing.md", "README.md"}
+FAST = {"docs/tutorial.md", "docs/how-to/own-task.md"}
 ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
 """Commands that make an environment, or are a test or a step of their own."""
 BLOCK = re.compile(r"(?:`([\w/]+\.(?:py|yaml))`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -60,7 +60,7 @@ def _own_modules(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_own_modules", "standard_promotion")
-@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in PAGES])
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[] if p in FAST else [pytest.mark.slow]) for p in PAGES])
 def test_every_block_of_a_page_is_executed(page, tmp_path, run):
     scope, output = {}, ""
     for name, kind, text in blocks(page):

@@ -265,6 +265,7 @@ def test_groups_with_other_words_share_a_column(toy):
     assert runner.read(called.folder)["verdict"].tolist()[-3:] == ["p", "q", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["lanes=1", "lanes=8", "block=8", "threads=1"])
 def test_a_code_that_stands_for_no_word_fails_its_run_alone(toy, setting):
     """Below and above: neither the last word nor the nearest stands for it."""

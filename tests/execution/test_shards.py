@@ -270,7 +270,7 @@ def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.matrix)])
 def test_a_shard_that_is_killed_costs_only_itself(tmp_path, whole, launcher):
     process = start_command(tmp_path, *LONG, f"hydra/launcher={launcher}")
     wait_for_parts(tmp_path, process, 100_000)

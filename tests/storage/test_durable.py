@@ -36,6 +36,7 @@ def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
     assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
     whole = toy(*SWEEP)
     content, table = whole.csv, whole.folder / "results.csv"
@@ -93,6 +94,7 @@ def test_an_extension_that_is_cut_short_is_taken_up_by_another(toy):
     assert frame["run"].tolist() == list(range(45))
 
 
+@pytest.mark.slow
 def test_an_extension_that_never_wrote_a_row_is_made_whole(toy):
     """Its record is there, and the last row of the table is a run of the new product, too."""
     first = toy("-m", "task=line", "slope=1,2", "seed=range(0,20)", "study=mine")
@@ -298,6 +300,7 @@ def test_a_disk_that_refuses_is_a_failure_and_no_mistake(capsys):
         assert f"error: cannot write x: {error.strerror}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
     expected = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=one").csv
     real = program.run_program
@@ -342,6 +345,7 @@ def uninterrupted(tmp_path_factory):
     return (place / "outputs" / "long" / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninterrupted, number, status):
     process = start_command(tmp_path, *LONG)
@@ -359,6 +363,7 @@ def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninter
     assert table.read_bytes() == uninterrupted
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted):
     chance = random.Random(1)
     for size in (0, 1, 3_000_000, 20_000_000):
@@ -391,6 +396,7 @@ def test_a_table_is_read_back_with_its_dtypes(toy):
         runner.read(folder.parent)
 
 
+@pytest.mark.slow
 def test_a_study_of_words_is_taken_up_extended_and_cut_in_shards(toy):
     command = ("-m", "task=grade", "modulus=5", "slope=1,2", "seed=range(0,30)")
     whole = toy(*command, "study=mine")
@@ -410,6 +416,7 @@ def test_a_study_of_words_is_taken_up_extended_and_cut_in_shards(toy):
     assert table.read_bytes() == cut.csv
 
 
+@pytest.mark.slow
 def test_the_summary_of_words_is_the_same_when_read_back(toy):
     """Also of a task that has none."""
     command = ("-m", "task=grade,divide", "slope=1,2", "study=mine")
@@ -451,6 +458,7 @@ def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
     assert "there is no folder nowhere" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_is_told(tmp_path):
     process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)

@@ -46,6 +46,7 @@ def test_a_model_has_the_same_bits_in_evaluation(name):
     assert same_bits(jax.jit(lambda state: nnx.merge(graph, state)(x))(state), jax.jit(linen.apply)(variables, x))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_trains_to_the_same_losses(name):
     linen, x, labels = MODELS[name]

@@ -118,11 +118,12 @@ def both(layer, variables, ported, inputs, given, run):
     return (expected[0], dict(expected[1]), *expected[2:]), (out, made, own, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype",
     [
         pytest.param(None, id="float32"),
-        pytest.param(jnp.bfloat16, id="bfloat16", marks=[pytest.mark.matrix, pytest.mark.slow]),
+        pytest.param(jnp.bfloat16, id="bfloat16", marks=pytest.mark.matrix),
     ],
 )
 @pytest.mark.parametrize("name", CASES)

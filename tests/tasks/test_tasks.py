@@ -18,7 +18,7 @@ from tasks.port_dense import assign, port_dense
 
 seeds = st.integers(0, 2**31 - 2)
 sizes = st.integers(1, 9)
-few = settings(max_examples=8, deadline=None, derandomize=True)
+few = settings(max_examples=4, deadline=None, derandomize=True)
 
 
 def normal(seed, *shape):
@@ -29,6 +29,7 @@ def bits(array):
     return np.asarray(array).view(np.uint32)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, sizes, sizes)
 def test_dense_forward_is_the_affine_map_of_its_draw(seed, size, features):
@@ -54,6 +55,7 @@ def test_my_dense_adds_its_bias():
     np.testing.assert_allclose(layer(x), x @ np.asarray(layer.kernel[...]) + [5.0, -7.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, sizes, sizes)
 def test_port_dense_gives_the_sum_of_the_linen_layer_twice(seed, size, features):
@@ -100,6 +102,7 @@ class Affine(nnx.Module):
         return self.linear(x)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, sizes, sizes)
 def test_the_bridge_runs_the_layer_with_the_weights_that_linen_holds(seed, size, features):
@@ -111,6 +114,7 @@ def test_the_bridge_runs_the_layer_with_the_weights_that_linen_holds(seed, size,
     np.testing.assert_allclose(nnx_inside_linen(seed, x, features), expected, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, sizes, sizes, sizes, st.floats(0.0, 0.5, width=32))
 def test_mixed_train_is_one_step_of_gradient_descent(seed, size, out, hidden, lr):
@@ -152,6 +156,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "arrays", "static"), CASES)
 def test_every_task_is_traceable_in_all_but_its_counts(task, arrays, static):
     eager = [task(seed, *arrays, **static) for seed in range(4)]
@@ -185,6 +190,7 @@ def test_arguments_that_are_no_numbers():
     assert floating("x", [1, 2]).dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_the_largest_seeds_that_a_study_takes():
     for task, arrays, static in CASES:
         assert np.isfinite(jax.jit(lambda s, t=task, a=arrays, k=static: t(s, *a, **k))(np.uint32(2**32 - 1))).all()
