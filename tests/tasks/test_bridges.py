@@ -20,10 +20,10 @@ from tasks import bridge
 from tasks.porting.bridges import ToLinen, linen_variables, to_linen, to_nnx
 from tasks.porting.variables import VariableMismatchError, same_bits
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.fold_in(KEY, 1), (5, 4))
+X = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)), "float32")
 KEYS = {"params": KEY, "dropout": jax.random.key(7)}
 
 
@@ -115,7 +115,6 @@ def test_a_module_of_nnx_in_linen_has_its_bits_statistics_and_masks():
     assert not same_bits(out, module.apply(variables, X, rngs={"dropout": jax.random.key(4)}))
 
 
-@pytest.mark.slow
 def test_gradients_are_those_of_the_module_itself():
     module, variables = wrapped()
     rngs = {"dropout": jax.random.key(3)}
@@ -127,7 +126,6 @@ def test_gradients_are_those_of_the_module_itself():
     assert same_bits(theirs, (own[0], nnx.to_pure_dict(own[1]), own[2]))
 
 
-@pytest.mark.slow
 def test_it_runs_jitted_and_vectorized_and_frozen():
     module, variables = wrapped()
     rngs = {"dropout": jax.random.key(3)}
@@ -250,7 +248,6 @@ class Nested(nn.Module):
         return nn.Dense(2)(x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lift", [lambda c: c, nn.jit, nn.remat])
 def test_it_nests_in_a_linen_module_with_the_weights_that_upstream_draws(lift):
     model = Nested(lift(ToLinen))
@@ -317,7 +314,6 @@ def test_a_linen_module_in_nnx_holds_the_variables_that_it_is_given():
     assert same_bits(nnx.to_pure_dict(params), variables["params"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", [jax.random.PRNGKey(5), KEYS], ids=["one", "by name"])
 def test_a_linen_module_in_nnx_draws_the_variables_of_init(key):
     assert same_bits(linen_variables(to_nnx(Net(), None, X, key=key)), Net().init(key, X))
@@ -431,7 +427,6 @@ def test_the_tasks_have_the_bits_of_the_layer_itself(way, itself, x):
     assert same_bits(bridge.bridge(5.0, x, 6, way), itself(5, x, 6))
 
 
-@pytest.mark.slow
 def test_the_ways_of_the_task(runner):
     assert same_bits(bridge.bridge(3, X, 6), bridge.nnx_inside_linen(3, X, 6))
     with pytest.raises(ValueError, match="one of nnx_inside_linen, linen_inside_nnx, round_trip, got 'both'"):

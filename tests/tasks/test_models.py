@@ -15,10 +15,9 @@ from tasks.porting.variables import same_bits
 pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
 
 KEY = jax.random.key(0)
-
-
-IMAGES = jax.random.normal(jax.random.fold_in(KEY, 1), (4, 8, 8, 2))
-TOKENS = jax.random.randint(jax.random.fold_in(KEY, 2), (3, 5), 0, 11)
+DRAW = np.random.default_rng(1)
+IMAGES = jnp.asarray(DRAW.normal(size=(4, 8, 8, 2)), "float32")
+TOKENS = jnp.asarray(DRAW.integers(0, 11, (3, 5)), "int32")
 MODELS = {"resnet": (ResNet(), IMAGES, jnp.array([0, 1, 2, 1])), "transformer": (Transformer(), TOKENS, TOKENS)}
 
 

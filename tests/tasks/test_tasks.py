@@ -137,6 +137,7 @@ def test_mixed_train_is_one_step_of_gradient_descent(seed, size, out, hidden, lr
     np.testing.assert_allclose(mixed_train_step(seed, x, y, lr, hidden), losses, rtol=2e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixed_train_has_four_hidden_features_unless_told():
     x, y = normal(0, 5), normal(1, 2)
     assert (bits(mixed_train_step(3, x, y, 0.1)) == bits(mixed_train_step(3, x, y, 0.1, hidden=4))).all()
