@@ -1,4 +1,4 @@
-"""Rebuilds docs/parity.md and its pictures: what NNX computes where Linen did, layer by layer.
+"""Rebuilds docs/parity.md and its pictures: each Linen layer compared with its NNX port.
 
     python docs/parity.py [--quick]
 
@@ -79,17 +79,18 @@ def gaps(frame: pd.DataFrame) -> str:
     return "\n".join(["| layer | " + " | ".join(groups) + " |", "|---|" + "--:|" * len(groups), *rows])
 
 
-PAGE = """# The parity of layers
+PAGE = """# Parity of layers
 
-What an NNX layer computes that took over the variables of one of Linen: for each layer, in float32 and in bfloat16,
-jitted and eager, over {seeds} seeds with random variables and inputs. A cell has the worst verdict over the outputs,
-the gradients of the parameters and of the inputs, the mutable state, and parameters, state and losses after two steps
-of adamw. *identical* is to the bit; *close* is within 1e-5 of an array's largest value in float32, 2e-2 in bfloat16.
+Do a Linen layer and the NNX layer with the same variables compute the same values? For each layer, in float32 and
+bfloat16, jitted and eager, over {seeds} seeds with random variables and inputs. A cell has the worst verdict over the
+outputs, the gradients of the parameters and of the inputs, the mutable state, and parameters, state and losses after
+two steps of adamw. *identical* means the same bits; *close* is within 1e-5 of the largest value of an array in float32,
+2e-2 in bfloat16.
 
 Measured on a CPU with JAX {jax} and flax {flax}. `python docs/parity.py` rebuilds this page from two studies,
 `+experiment=parity_matrix` and `+experiment=parity_native`.
 
-## By the ports of `tasks.porting`
+## Exact ports of `tasks.porting`
 
 {counts} runs, {identical} of them identical.
 
@@ -97,20 +98,21 @@ Measured on a CPU with JAX {jax} and flax {flax}. `python docs/parity.py` rebuil
 
 {matrix}
 
-Where a layer is not NNX's own with its defaults, this is why:
+These layers are not NNX's own with its defaults, for this reason:
 
 {reasons}
 
-## By NNX's own layers, with their defaults
+## NNX's own layers, with their defaults
 
-The state of a migration by hand. *none*: NNX has no such layer, or none that takes Linen's variables.
+The result of a migration by hand. *none*: NNX has no such layer, or none that can hold Linen's variables.
 
 ![Each layer by NNX's own](parity/native.png)
 
 {native}
 
-How far apart they are at most, as a share of the largest value of an array. The gradients of a norm's inputs and of an
-attention to a single key are zero but for rounding, so that a share of them says little, and adamw makes steps of them:
+The largest differences, relative to the largest value of each array. The gradients of a norm's inputs and of an
+attention to a single key are zero but for rounding, so their relative differences mean little, yet adamw turns them
+into steps:
 
 {gaps}
 """

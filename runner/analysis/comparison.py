@@ -98,8 +98,13 @@ def compare_studies(
 
     Raises InvalidInputError for a study, metric, axis or value that does not exist, and a filter that is not valid.
 
-        >>> comparison = compare_studies(["outputs/lr_ten"], metrics=["loss_after"], baseline={"lr": 0.1})
-        >>> comparison.points, comparison.differences
+    With the study of `python -m runner -m task=mixed_train lr=0.1,0.2 'seed=range(0,5)' study=lr_scan`:
+
+    >>> comparison = compare_studies(["outputs/lr_scan"], metrics=["loss_after"], baseline={"lr": 0.1})
+    >>> comparison.points["seeds"].tolist()
+    [5, 5]
+    >>> comparison.differences["against"].tolist()
+    ['lr=0.1']
     """
     if not 0.5 <= level < 1:
         raise InvalidInputError(f"the confidence level must be at least 0.5 and less than 1, got {level}")

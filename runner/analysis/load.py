@@ -91,8 +91,12 @@ def read_study(folder: str | os.PathLike[str]) -> pd.DataFrame:
     the cells of array outputs are NumPy arrays of the output's shape and dtype. Failed runs have missing values.
     Raises InvalidInputError for a folder without a study, and for a damaged table.
 
-        >>> import runner
-        >>> runner.read("outputs/lr_scan").groupby("lr")["loss_after"].mean()
+    With the study of `python -m runner -m task=mixed_train lr=0.1,0.2 'seed=range(0,5)' study=lr_scan`:
+
+    >>> import runner
+    >>> frame = runner.read("outputs/lr_scan")
+    >>> frame.groupby("lr")["loss_after"].count().tolist()
+    [5, 5]
     """
     place = Folder(Path(folder))
     return read_frame(place.results, require_manifest(place.manifest).columns)

@@ -1,6 +1,6 @@
 """NNX modules inside Linen, and Linen modules inside NNX, by flax's own bridge.
 
-What the bridge lets pass is an error here: variables that are missing, left over, or of another shape or dtype.
+Unlike flax's, these bridges raise an error for variables that are missing, unexpected, or of another shape or dtype.
 """
 
 import inspect
@@ -25,24 +25,25 @@ KeyPath = tuple[Any, ...]
 
 
 class ToLinen(bridge.ToLinen):
-    """A `bridge.ToLinen` whose `apply` raises VariableMismatchError unless it gets exactly its module's variables.
+    """A `bridge.ToLinen` whose `apply` raises VariableMismatchError unless it gets exactly the module's variables.
 
-    Upstream's draws anew what is missing, and warns at most about the rest. Arrays of the module that are in no
-    `nnx.Variable` are the constructor's, and not among the variables, of which upstream's has them unless jitted.
+    Flax's own initializes missing variables at random, and at most warns about others. Arrays of the module that
+    are not in an `nnx.Variable` come from the constructor and are not among the variables; flax's own includes them
+    unless it is jitted.
     """
 
     @nn.compact
     def __call__(self, *inputs: Any, **given: Any) -> Any:
         if not self.is_initializing():
-            _fit(lambda: linen_variables(_constructed(self)), self.variables)
-        upstream = inspect.unwrap(bridge.ToLinen.__call__)  # as it is, Linen would see two calls
+            _check_fit(lambda: linen_variables(_construct(self)), self.variables)
+        upstream = inspect.unwrap(bridge.ToLinen.__call__)  # otherwise Linen would see two calls
         return upstream(self, *inputs, **given)
 
     def _update_variables(self, module: nnx.Module) -> None:
         super()._update_variables(nnx.state(module, nnx.Variable))
 
 
-def _constructed(linen: ToLinen) -> nnx.Module:
+def _construct(linen: ToLinen) -> nnx.Module:
     """The NNX module with arbitrary keys, so that the counters of Linen's streams do not advance."""
     streams = dict.fromkeys(("default", *linen.scope.rngs), 0)
     rngs = {} if linen.skip_rng else {"rngs": nnx.Rngs(**streams)}
@@ -52,29 +53,29 @@ def _constructed(linen: ToLinen) -> nnx.Module:
 def to_linen(
     module_class: Callable[..., nnx.Module], *args: Any, skip_rng: bool = False, name: str | None = None, **kwargs: Any
 ) -> ToLinen:
-    """A Linen module around `module_class(*args, **kwargs, rngs=…)`, or without `rngs` by `skip_rng`.
+    """Returns a Linen module that wraps `module_class(*args, **kwargs, rngs=…)`; `skip_rng` leaves `rngs` out.
 
-    Its variables have the paths of the NNX module, in a collection for each type of variable: `params` for Param,
-    `batch_stats` for BatchStat, the name of the class for one's own types. Linen's streams of keys are those of
-    `rngs`, by name. Lists among the arguments become tuples and dicts become frozen, that the module can be hashed.
-    `apply` raises VariableMismatchError that lists every missing and unexpected variable, and those of a wrong
-    shape or dtype; run it under jit, because it calls the constructor each time.
+    Its variables have the paths of the NNX module, in one collection per variable type: `params` for `nnx.Param`,
+    `batch_stats` for `nnx.BatchStat`, the class's name for other types. Linen's keys become the streams of `rngs`
+    with the same names. Lists among the arguments become tuples, and dicts frozen dicts, so that the module can be
+    hashed. `apply` raises VariableMismatchError with every missing and unexpected variable, and every one of a
+    wrong shape or dtype. It calls the constructor each time, so it should be jitted.
     """
-    return ToLinen(module_class, args=_hashable(args), kwargs=_hashable(kwargs), skip_rng=skip_rng, name=name)
+    return ToLinen(module_class, args=_make_hashable(args), kwargs=_make_hashable(kwargs), skip_rng=skip_rng, name=name)
 
 
-def _hashable(value: Any) -> Any:
+def _make_hashable(value: Any) -> Any:
     if isinstance(value, dict | FrozenDict):
-        return FrozenDict({name: _hashable(child) for name, child in value.items()})
+        return FrozenDict({name: _make_hashable(child) for name, child in value.items()})
     if type(value) in (list, tuple):
-        return tuple(map(_hashable, value))
+        return tuple(map(_make_hashable, value))
     return frozenset(value) if isinstance(value, set) else value
 
 
 class ToNNX(bridge.ToNNX):
     """A `bridge.ToNNX` with a default for `mutable`, the collections that a call updates.
 
-    Within a Linen module or a `bridge.Module` it is what that one's own call may update, as it is upstream.
+    Within a Linen module or a `bridge.Module` the default is the outer module's, as in flax's own class.
     """
 
     def __init__(self, module: nn.Module, rngs: nnx.Rngs | jax.Array | None = None, mutable: Any = False) -> None:
@@ -95,13 +96,13 @@ def to_nnx(
     rngs: nnx.Rngs | None = None,
     **given: Any,
 ) -> ToNNX:
-    """An NNX module around a Linen module, which holds `variables`, or else those of `module.init(key, …)`.
+    """Returns an NNX module that wraps a Linen module, with `variables` or with those of `module.init(key, …)`.
 
-    `inputs` and `given` are what the Linen module is called with; `variables` must be of the shapes and dtypes that
-    it makes of them. `rngs` are the streams for dropout and the like. A call updates all collections but params;
-    give it `mutable=` for others. Raises VariableMismatchError that lists every missing and unexpected
-    variable and those of a wrong shape or dtype, or those whose names an NNX module cannot have, and ValueError
-    unless there is either `variables` or `key`.
+    `inputs` and `given` are the arguments of a call, from which the shapes and dtypes of the variables are derived.
+    `rngs` are the streams for dropout and the like. A call updates all collections except `params`, unless
+    `mutable=` names others. Raises ValueError unless exactly one of `variables` and `key` is given, and
+    VariableMismatchError with every variable that is missing, unexpected, of a wrong shape or dtype, or whose
+    name an NNX module cannot have.
     """
     if (variables is None) == (key is None):
         raise ValueError(f"to_nnx takes either variables or a key, got {'neither' if key is None else 'both'}")
@@ -109,7 +110,7 @@ def to_nnx(
         variables = module.init(key, *inputs, **given)
     else:
         keys = dict.fromkeys(("params", *(rngs or ())), jax.random.key(0))
-        _fit(lambda: module.init(keys, *inputs, **given), variables)
+        _check_fit(lambda: module.init(keys, *inputs, **given), variables)
     held = jax.tree.map(jnp.asarray, unfreeze(variables))
     raise_mismatches(_find_clashes(held))
     made = ToNNX(module, rngs, mutable=tuple(sorted({*held} - {"params"})))
@@ -127,17 +128,21 @@ def _find_clashes(variables: dict[str, Any]) -> list[Mismatch]:
         homes.setdefault(tuple(names), []).append(collection)
     taken = sorted({str(names[0]) for names in homes if hasattr(ToNNX, str(names[0]))})
     messages = [
-        *(f"{'/'.join(map(str, n))} is in {' and in '.join(c)}, NNX has one" for n, c in homes.items() if len(c) > 1),
+        *(
+            f"{'/'.join(map(str, n))} is in {' and in '.join(c)}, NNX has one name space"
+            for n, c in homes.items()
+            if len(c) > 1
+        ),
         *(f"{name} is an attribute that every ToNNX has" for name in taken),
     ]
     return [Mismatch(MismatchKind.NAME, message) for message in messages]
 
 
 def linen_variables(module: nnx.Module) -> dict[str, Any]:
-    """The variables of an NNX module in the form that the bridge has in Linen, a dict of collections.
+    """Returns the variables of an NNX module in the form of the bridge, a dict of collections.
 
-    Of what `to_nnx` made they are those of the Linen module, of any other those of `to_linen` of its class; with
-    boxes, where variables have metadata, and without the state of random numbers.
+    For the result of `to_nnx` they are the variables of the wrapped Linen module, for any other module those that
+    `to_linen` of its class has. Variables with metadata are boxed; states of random numbers are left out.
     """
     state = nnx.to_flat_state(nnx.state(module, nnx.All(nnx.Variable, nnx.Not(nnx.RngState))))
     return unflatten_dict(
@@ -148,16 +153,16 @@ def linen_variables(module: nnx.Module) -> dict[str, Any]:
     )
 
 
-def _fit(make: Callable[[], Variables], given: Variables) -> None:
+def _check_fit(make: Callable[[], Variables], given: Variables) -> None:
     """Raises VariableMismatchError unless `given` has the leaves of what `make` would return, which is only traced."""
-    needed, found = _leaves(make), _leaves(lambda: given)
+    needed, found = _trace_leaves(make), _trace_leaves(lambda: given)
     mismatches = [each for path, leaf in needed.items() for each in _compare_leaf(path, leaf, found.pop(path, None))]
     for path, leaf in found.items():
         mismatches.append(Mismatch(MismatchKind.UNEXPECTED, f"unexpected {_format_path(path)}, of shape {leaf.shape}"))
     raise_mismatches(mismatches)
 
 
-def _leaves(make: Callable[[], Variables]) -> dict[KeyPath, jax.ShapeDtypeStruct]:
+def _trace_leaves(make: Callable[[], Variables]) -> dict[KeyPath, jax.ShapeDtypeStruct]:
     return dict(jax.tree.leaves_with_path(jax.eval_shape(lambda: unfreeze(nn.meta.unbox(make())))))
 
 

@@ -26,7 +26,7 @@ STATE = ("opt_state", "step", "tx", "apply_fn")
 
 @dataclass(frozen=True)
 class TrainState:
-    """The result of training a Linen model: variables, a dict of collections, and the state of optax."""
+    """The state of training a Linen model: variables (a dict of collections), optax state, and step."""
 
     variables: dict[str, Any]
     opt_state: Any = None
@@ -36,54 +36,54 @@ class TrainState:
 def read(path: Path | str) -> dict[str, Any]:
     """Reads the variables of a Linen checkpoint in any supported format, a dict of collections.
 
-    A folder is orbax's: of `StandardCheckpointer`, of `PyTreeCheckpointer`, or of a `CheckpointManager`, whose
-    latest step is read. A file ends in `.msgpack` or `.safetensors`. A train state's optimizer is left out; what
-    is no collection is taken for `params`. Arrays are held once. Raises FileNotFoundError and ValueError that say
-    what was looked for.
+    A folder is read by orbax: one of `StandardCheckpointer`, `PyTreeCheckpointer`, or the latest step of a
+    `CheckpointManager`. A file ends in `.msgpack` or `.safetensors`. The optimizer of a train state is left out,
+    and a tree without collections is taken for `params`. Raises FileNotFoundError, and ValueError for a format
+    that is not supported or cannot be read.
     """
-    return _collections(_tree(path, STATE))
+    return _sort_collections(_read_tree(path, STATE))
 
 
 def read_train_state(path: Path | str) -> TrainState:
     """Reads variables and, if there is one, the optimizer's state, as optax has it or as nested dicts and lists."""
-    tree = _tree(path, ())
+    tree = _read_tree(path, ())
     step = tree.get("step") if isinstance(tree, Mapping) else None
     state = tree.get("opt_state") if isinstance(tree, Mapping) else None
-    return TrainState(_collections(tree), state, step)
+    return TrainState(_sort_collections(tree), state, step)
 
 
-def _tree(path: Path | str, without: Sequence[str]) -> Any:
+def _read_tree(path: Path | str, without: Sequence[str]) -> Any:
     path = Path(path).resolve()
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.is_dir():
-        return _orbax(path, without)
+        return _read_orbax(path, without)
     if path.suffix == ".msgpack":
         try:
             return serialization.msgpack_restore(path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     if path.suffix == ".safetensors":
-        return _nested(_safetensors().load_file(path))
-    raise ValueError(f"{path} is no folder of orbax, and ends neither in .msgpack nor in .safetensors")
+        return _nest(_import_safetensors().load_file(path))
+    raise ValueError(f"{path} is neither an orbax folder nor a .msgpack or .safetensors file")
 
 
 def write(path: Path | str, variables: Mapping[str, Any], opt_state: Any = None, step: Any = None) -> None:
-    """Writes variables so that Linen code reads them: by the ending as `read`, else as orbax's StandardCheckpointer.
+    """Writes variables in Linen's form: as `.msgpack` or `.safetensors` by the suffix, else by orbax.
 
-    With an optimizer's state they are written as flax's TrainState is, which safetensors cannot hold. Raises
-    FileExistsError for what is there already.
+    With `opt_state` they have the layout of flax's `TrainState`. Raises FileExistsError if the path exists, and
+    ValueError for an optimizer state in safetensors, which holds only named arrays.
     """
-    path = _new(path)
+    path = _check_new(path)
     if opt_state is not None:
         if path.suffix == ".safetensors":
-            raise ValueError("safetensors holds arrays by name, and no optimizer's state; write a folder or .msgpack")
+            raise ValueError("safetensors cannot hold an optimizer state; write a folder or .msgpack")
         variables = {**variables, "opt_state": opt_state, "step": 0 if step is None else step}
     if path.suffix == ".msgpack":
         path.write_bytes(serialization.to_bytes(jax.tree.map(np.asarray, dict(variables))))
     elif path.suffix == ".safetensors":
         flat = {"/".join(name): np.ascontiguousarray(leaf) for name, leaf in flatten_variables(variables).items()}
-        _safetensors().save_file(flat, path)
+        _import_safetensors().save_file(flat, path)
     else:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path, dict(variables))
@@ -92,29 +92,29 @@ def write(path: Path | str, variables: Mapping[str, Any], opt_state: Any = None,
 def save_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
     """Writes the state of an NNX module as flax's guide does: `nnx.state(module)` by orbax's StandardCheckpointer.
 
-    With an optimizer it is `{"model": …, "optimizer": …}`. Raises FileExistsError for what is there already.
+    With an optimizer it is `{"model": …, "optimizer": …}`. Raises FileExistsError if the path exists.
     """
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(_new(path), _state(module, optimizer))
+        checkpointer.save(_check_new(path), _get_state(module, optimizer))
 
 
 def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> None:
     """Reads what `save_nnx` wrote into a module and an optimizer, which may be abstract.
 
-    Without an optimizer, that of the checkpoint is not read. Raises VariableMismatchError that lists what does not
-    fit, and FileNotFoundError.
+    Without `optimizer`, the optimizer of the checkpoint is not read. Raises FileNotFoundError, and
+    VariableMismatchError with every array that is missing, unexpected or of another shape.
     """
     path = Path(path).resolve()
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _state(module, optimizer)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _get_state(module, optimizer)
     )
     with ocp.PyTreeCheckpointer() as checkpointer:
         known = checkpointer.metadata(path).item_metadata.tree
         both = isinstance(known, dict) and set(known) == {"model", "optimizer"} and optimizer is None
-        _check(wanted, known["model"] if both else known)
+        _check_arrays(wanted, known["model"] if both else known)
         wanted = {"model": wanted} if both else wanted
         how = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=place), wanted)
         made = checkpointer.restore(path, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=both))
@@ -123,7 +123,7 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
         nnx.update(optimizer, made["optimizer"])
 
 
-def _check(wanted: Any, known: Any) -> None:
+def _check_arrays(wanted: Any, known: Any) -> None:
     """Raises VariableMismatchError unless a checkpoint has the wanted arrays; orbax checks their dtypes."""
     needs = {name_keys(keys): leaf.shape for keys, leaf in jax.tree.leaves_with_path(wanted)}
     has = {
@@ -139,25 +139,25 @@ def _check(wanted: Any, known: Any) -> None:
     raise_mismatches(problems + [describe_unexpected(path, has[path]) for path in has if path not in needs])
 
 
-def _state(module: nnx.Module, optimizer: nnx.Optimizer[Any] | None) -> Any:
+def _get_state(module: nnx.Module, optimizer: nnx.Optimizer[Any] | None) -> Any:
     state = nnx.state(module)
     return state if optimizer is None else {"model": state, "optimizer": nnx.state(optimizer)}
 
 
-def _new(path: Path | str) -> Path:
+def _check_new(path: Path | str) -> Path:
     path = Path(path).resolve()
     if path.exists():
-        raise FileExistsError(f"{path} is there already")
+        raise FileExistsError(f"{path} exists already")
     return path
 
 
-def _orbax(path: Path, without: Sequence[str]) -> Any:
+def _read_orbax(path: Path, without: Sequence[str]) -> Any:
     steps = [int(step.name) for step in path.iterdir() if step.is_dir() and step.name.isdigit()]
     if steps:
         step = path / str(max(steps))
         path = step / "default" if (step / "default").is_dir() else step
     if not (path / "_METADATA").exists():
-        raise ValueError(f"{path} is no folder that orbax has finished: it has no _METADATA")
+        raise ValueError(f"{path} is not a complete orbax checkpoint: it has no _METADATA")
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # not that of the machine that wrote it
     with ocp.PyTreeCheckpointer() as checkpointer:
         known = checkpointer.metadata(path).item_metadata.tree
@@ -168,9 +168,9 @@ def _orbax(path: Path, without: Sequence[str]) -> Any:
         return checkpointer.restore(path, args=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True))
 
 
-def _collections(tree: Any) -> dict[str, Any]:
+def _sort_collections(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
-        raise ValueError(f"a checkpoint of variables is a dict, got {type(tree).__name__}")
+        raise ValueError(f"a checkpoint of variables must be a dict, got {type(tree).__name__}")
     kept = {str(name): value for name, value in tree.items() if name not in STATE}
     kept = {name: value for name, value in kept.items() if value is not None and (value or not isinstance(value, dict))}
     inner = kept.get("params")
@@ -179,7 +179,7 @@ def _collections(tree: Any) -> dict[str, Any]:
     return kept if "params" in kept else {"params": kept}
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *above, last = name.split("/")
@@ -190,7 +190,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _safetensors() -> Any:
+def _import_safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:

@@ -56,7 +56,7 @@ class _GatedCell(_Cell):
 class GRUCell(_GatedCell):
     """Linen's gated recurrent unit (Cho et al., 2014): six separate layers, `hn` with a bias.
 
-    `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot take the weights.
+    `nnx.GRUCell` has no bias at the recurrent candidate (google/flax issue 5594), so it cannot hold the same weights.
     The carry and the inputs have shapes `(..., features)` and `(..., in)`.
     """
 
@@ -73,12 +73,12 @@ class GRUCell(_GatedCell):
 class OptimizedLSTMCell(_GatedCell):
     """Linen's optimized LSTM (Hochreiter and Schmidhuber, 1997): separate gates, concatenated at each call.
 
-    `nnx.OptimizedLSTMCell` keeps them joined: over a sequence the sums in its gradients are rounded otherwise.
+    `nnx.OptimizedLSTMCell` stores them concatenated: over a sequence, sums in its gradients are rounded differently.
     """
 
     gates: ClassVar = dict.fromkeys(("ii", "if_", "ig", "io"), False) | dict.fromkeys(("hi", "hf", "hg", "ho"), True)
 
-    def _joined(self, x: jax.Array, layers: Sequence[nnx.Linear]) -> list[jax.Array]:
+    def _apply_joined(self, x: jax.Array, layers: Sequence[nnx.Linear]) -> list[jax.Array]:
         kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=-1)
         biases = [layer.bias[...] for layer in layers if layer.bias is not None]
         bias = jnp.concatenate(biases, axis=-1) if biases else None
@@ -94,8 +94,8 @@ class OptimizedLSTMCell(_GatedCell):
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         c, h = carry
-        from_h = self._joined(h, (self.hi, self.hf, self.hg, self.ho))
-        from_x = self._joined(inputs, (self.ii, self.if_, self.ig, self.io))
+        from_h = self._apply_joined(h, (self.hi, self.hf, self.hg, self.ho))
+        from_x = self._apply_joined(inputs, (self.ii, self.if_, self.ig, self.io))
         i, f, g, o = (a + b for a, b in zip(from_h, from_x, strict=True))
         c = self.gate_fn(f) * c + self.gate_fn(i) * self.activation_fn(g)
         h = self.gate_fn(o) * self.activation_fn(c)
@@ -231,30 +231,32 @@ class RNN(nnx.RNN):
         return super().__call__(inputs, initial_carry=initial_carry, **given)
 
 
-def _normalized(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
+def _normalize(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
     return x * lax.rsqrt((x * x).sum(axis=axis, keepdims=True) + epsilon)
 
 
 class Wrapper(nnx.Module):
     """Calls a layer with transformed parameters, without changing the stored ones.
 
-    What belongs to a parameter is named as Linen names it: `layer_instance/kernel/scale`.
+    Variables of a parameter have the names that Linen gives them: `layer_instance/kernel/scale`.
     """
 
     def __init__(self, layer: nnx.Module) -> None:
         self.layer_instance = layer
         if any(len(slot.parts) > 1 for slot in list_slots(layer)):
-            raise NotImplementedError("NNX keeps the gates of this cell in one array, which cannot be normalized apart")
+            raise NotImplementedError(
+                "NNX stores the gates of this cell in one array, so they cannot be normalized separately"
+            )
 
-    def _parameters(self) -> dict[str, nnx.Param[Any]]:
+    def _list_parameters(self) -> dict[str, nnx.Param[Any]]:
         made = {}
         for slot in list_slots(self.layer_instance):
             if isinstance(slot.variable, nnx.Param):
                 made["layer_instance/" + format_path(slot.parts[0][0][1:])] = slot.variable
         return made
 
-    def _call(self, new: dict[str, jax.Array], args: Any, given: Any) -> Any:
-        parameters = self._parameters()
+    def _call_with(self, new: dict[str, jax.Array], args: Any, given: Any) -> Any:
+        parameters = self._list_parameters()
         own = {name: parameters[name][...] for name in new}
         for name, value in new.items():
             parameters[name].set_value(value)
@@ -284,22 +286,22 @@ class WeightNorm(Wrapper):
     ) -> None:
         super().__init__(layer)
         self.epsilon, self.feature_axes, self.dtype = epsilon, feature_axes, dtype
-        names = tuple(self._parameters())
+        names = tuple(self._list_parameters())
         self.normalized = tuple(n for n in names if not variable_filter or any(part in n for part in variable_filter))
         self.use_scale = use_scale
         for name in self.normalized if use_scale else ():
-            value = self._parameters()[name]
-            shape = [value.shape[axis] for axis in self._features(value.ndim)]
+            value = self._list_parameters()[name]
+            shape = [value.shape[axis] for axis in self._list_feature_axes(value.ndim)]
             setattr(self, f"{name}/scale", nnx.Param(jnp.ones(shape, param_dtype)))
 
-    def _features(self, ndim: int) -> tuple[int, ...]:
+    def _list_feature_axes(self, ndim: int) -> tuple[int, ...]:
         axes = () if self.feature_axes is None else self.feature_axes
         return tuple(sorted(axis % ndim for axis in ((axes,) if isinstance(axes, int) else axes)))
 
-    def _new(self, name: str, value: jax.Array) -> jax.Array:
-        features = self._features(value.ndim)
+    def _normalize_parameter(self, name: str, value: jax.Array) -> jax.Array:
+        features = self._list_feature_axes(value.ndim)
         rest = tuple(axis for axis in range(value.ndim) if axis not in features)
-        new, given = _normalized(value, self.epsilon, rest), [value]
+        new, given = _normalize(value, self.epsilon, rest), [value]
         if self.use_scale:
             scale = getattr(self, f"{name}/scale")[...]
             scale = scale.reshape([size if axis in features else 1 for axis, size in enumerate(value.shape)])
@@ -307,8 +309,10 @@ class WeightNorm(Wrapper):
         return jnp.asarray(new, nnx.nn.dtypes.canonicalize_dtype(*given, dtype=self.dtype))
 
     def __call__(self, *args: Any, **given: Any) -> Any:
-        parameters = self._parameters()
-        return self._call({name: self._new(name, parameters[name][...]) for name in self.normalized}, args, given)
+        parameters = self._list_parameters()
+        return self._call_with(
+            {name: self._normalize_parameter(name, parameters[name][...]) for name in self.normalized}, args, given
+        )
 
 
 class SpectralNorm(Wrapper):
@@ -331,7 +335,7 @@ class SpectralNorm(Wrapper):
     ) -> None:
         super().__init__(layer)
         self.n_steps, self.epsilon, self.dtype = n_steps, epsilon, dtype
-        parameters = {name: value for name, value in self._parameters().items() if value.ndim > 1 and n_steps > 0}
+        parameters = {name: value for name, value in self._list_parameters().items() if value.ndim > 1 and n_steps > 0}
         if error_on_non_matrix and any(value.ndim > 2 for value in parameters.values()):
             raise ValueError("a parameter has more than two axes, and error_on_non_matrix is True")
         self.normalized = tuple(parameters)
@@ -340,11 +344,11 @@ class SpectralNorm(Wrapper):
             setattr(self, f"{name}/u", kind(jnp.ones((1, value.shape[-1]), param_dtype)))
             setattr(self, f"{name}/sigma", kind(jnp.ones((), param_dtype)))
 
-    def _new(self, name: str, own: jax.Array, update_stats: bool) -> jax.Array:
+    def _normalize_parameter(self, name: str, own: jax.Array, update_stats: bool) -> jax.Array:
         value, u = own.reshape(-1, own.shape[-1]), getattr(self, f"{name}/u")[...]
         for _ in range(self.n_steps):
-            v = _normalized(jnp.matmul(u, value.transpose([1, 0])), self.epsilon)
-            u = _normalized(jnp.matmul(v, value), self.epsilon)
+            v = _normalize(jnp.matmul(u, value.transpose([1, 0])), self.epsilon)
+            u = _normalize(jnp.matmul(v, value), self.epsilon)
         u, v = lax.stop_gradient(u), lax.stop_gradient(v)
         sigma = jnp.matmul(jnp.matmul(v, value), jnp.transpose(u))[0, 0]
         new = (value / jnp.where(sigma != 0, sigma, 1)).reshape(own.shape)
@@ -354,6 +358,6 @@ class SpectralNorm(Wrapper):
         return jnp.asarray(new, nnx.nn.dtypes.canonicalize_dtype(own, u, v, sigma, dtype=self.dtype))
 
     def __call__(self, *args: Any, update_stats: bool, **given: Any) -> Any:
-        parameters = self._parameters()
-        new = {name: self._new(name, parameters[name][...], update_stats) for name in self.normalized}
-        return self._call(new, args, given)
+        parameters = self._list_parameters()
+        new = {name: self._normalize_parameter(name, parameters[name][...], update_stats) for name in self.normalized}
+        return self._call_with(new, args, given)

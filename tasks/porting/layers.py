@@ -50,67 +50,69 @@ class Port:
     why: str = ""
 
 
-def _size(inputs: Any, axis: int = -1) -> int:
+def _get_size(inputs: Any, axis: int = -1) -> int:
     return int(inputs[0].shape[axis])
 
 
-def _types(layer: Any) -> dict[str, Any]:
+def _get_dtypes(layer: Any) -> dict[str, Any]:
     return {"dtype": layer.dtype, "param_dtype": layer.param_dtype}
 
 
-def _dense(layer: nn.Dense, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    more = {"dot_general": _dot(layer.dot_general)} if layer.dot_general is not None else {}
+def _build_dense(layer: nn.Dense, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    more = {"dot_general": _adapt_dot_general(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.Linear(
-        _size(inputs), layer.features, use_bias=layer.use_bias, precision=layer.precision, rngs=rngs,
-        **_types(layer), **more,
+        _get_size(inputs), layer.features, use_bias=layer.use_bias, precision=layer.precision, rngs=rngs,
+        **_get_dtypes(layer), **more,
     )  # fmt: skip
 
 
-def _dot(general: Any) -> Any:
+def _adapt_dot_general(general: Any) -> Any:
     """A function with Linen's signature, which has no sharding."""
     return lambda *args, out_sharding=None, **given: general(*args, **given)
 
 
-def _axes(value: Any) -> tuple[int, ...]:
+def _list_axes(value: Any) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def _dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    axes, batch = (sorted(axis % len(inputs[0].shape) for axis in _axes(a)) for a in (layer.axis, layer.batch_dims))
-    more = {"dot_general": _dot(layer.dot_general)} if layer.dot_general is not None else {}
+def _build_dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    axes, batch = (
+        sorted(axis % len(inputs[0].shape) for axis in _list_axes(a)) for a in (layer.axis, layer.batch_dims)
+    )
+    more = {"dot_general": _adapt_dot_general(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.LinearGeneral(
-        tuple(_size(inputs, axis) for axis in axes), layer.features, axis=tuple(axes),
-        batch_axis={axis: _size(inputs, axis) for axis in batch}, use_bias=layer.use_bias, precision=layer.precision,
-        rngs=rngs, **_types(layer), **more,
+        tuple(_get_size(inputs, axis) for axis in axes), layer.features, axis=tuple(axes),
+        batch_axis={axis: _get_size(inputs, axis) for axis in batch}, use_bias=layer.use_bias,
+        precision=layer.precision, rngs=rngs, **_get_dtypes(layer), **more,
     )  # fmt: skip
 
 
-def _einsum(layer: nn.Einsum, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_einsum(layer: nn.Einsum, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     text = layer.einsum_str if layer.einsum_str is not None else inputs[1]
     bias = None
     if layer.use_bias:
         given = jax.eval_shape(lambda x: layer.init(jax.random.key(0), x, *inputs[1:]), inputs[0])
         bias = given["params"]["bias"].shape
-    return nnx.Einsum(text, layer.shape, bias, precision=layer.precision, rngs=rngs, **_types(layer))
+    return nnx.Einsum(text, layer.shape, bias, precision=layer.precision, rngs=rngs, **_get_dtypes(layer))
 
 
-def _conv_arguments(layer: Any) -> dict[str, Any]:
+def _get_conv_arguments(layer: Any) -> dict[str, Any]:
     names = ("kernel_size", "strides", "padding", "kernel_dilation", "use_bias", "mask", "precision")
-    return {name: getattr(layer, name) for name in names} | _types(layer)
+    return {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
 
 
-def _conv(layer: nn.Conv, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_conv(layer: nn.Conv, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     groups = {"input_dilation": layer.input_dilation, "feature_group_count": layer.feature_group_count}
-    return nnx.Conv(_size(inputs), layer.features, rngs=rngs, **groups, **_conv_arguments(layer))
+    return nnx.Conv(_get_size(inputs), layer.features, rngs=rngs, **groups, **_get_conv_arguments(layer))
 
 
-def _conv_transpose(layer: nn.ConvTranspose, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_conv_transpose(layer: nn.ConvTranspose, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     more = {"transpose_kernel": layer.transpose_kernel}
-    return nnx.ConvTranspose(_size(inputs), layer.features, rngs=rngs, **more, **_conv_arguments(layer))
+    return nnx.ConvTranspose(_get_size(inputs), layer.features, rngs=rngs, **more, **_get_conv_arguments(layer))
 
 
-def _conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    size = _axes(layer.kernel_size)
+def _build_conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    size = _list_axes(layer.kernel_size)
     if layer.mask is not None or layer.padding not in ("SAME", "VALID"):
         raise NotImplementedError("ConvLocal is ported with the padding SAME or VALID, and without a mask")
 
@@ -120,20 +122,20 @@ def _conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     return exact_layers.ConvLocal(
         inputs[0].shape, layer.features, kernel_size=size, strides=each(layer.strides), padding=layer.padding,
         input_dilation=each(layer.input_dilation), kernel_dilation=each(layer.kernel_dilation),
-        use_bias=layer.use_bias, precision=layer.precision, rngs=rngs, **_types(layer),
+        use_bias=layer.use_bias, precision=layer.precision, rngs=rngs, **_get_dtypes(layer),
     )  # fmt: skip
 
 
-def _embed(layer: nn.Embed, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    return nnx.Embed(layer.num_embeddings, layer.features, rngs=rngs, **_types(layer))
+def _build_embed(layer: nn.Embed, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+    return nnx.Embed(layer.num_embeddings, layer.features, rngs=rngs, **_get_dtypes(layer))
 
 
-def _as_it_is(arrays: Any, **_: Any) -> Any:
+def _keep_dtype(arrays: Any, **_: Any) -> Any:
     """Replaces `promote_dtype`, because NNX casts before it computes the statistics, Linen afterwards."""
     return arrays
 
 
-def _norm(kind: Any, *names: str, exact: bool) -> Builder:
+def _make_norm_builder(kind: Any, *names: str, exact: bool) -> Builder:
     """A norm of NNX; `exact` computes its statistics in the dtype of the inputs, as Linen does."""
 
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
@@ -142,28 +144,33 @@ def _norm(kind: Any, *names: str, exact: bool) -> Builder:
         given = {
             name: getattr(layer, name) for name in ("epsilon", "use_scale", "axis_name", "axis_index_groups", *names)
         }
-        given |= {"use_fast_variance": layer.use_fast_variance, **_types(layer)}
+        given |= {"use_fast_variance": layer.use_fast_variance, **_get_dtypes(layer)}
         axis = getattr(layer, "axis", -1)
-        more = {"promote_dtype": _as_it_is} if exact else {}
-        return kind(_size(inputs, axis), rngs=rngs, **given, **more)
+        more = {"promote_dtype": _keep_dtype} if exact else {}
+        return kind(_get_size(inputs, axis), rngs=rngs, **given, **more)
 
     return build
 
 
-def _normed(kind: Any, *names: str) -> Port:
+def _make_norm_port(kind: Any, *names: str) -> Port:
     why = "NNX casts to dtype before it takes the statistics, Linen after: they differ in bfloat16"
-    return Port(_norm(kind, *names, exact=True), _norm(kind, *names, exact=False), PortKind.ADJUSTED, why)
+    return Port(
+        _make_norm_builder(kind, *names, exact=True),
+        _make_norm_builder(kind, *names, exact=False),
+        PortKind.ADJUSTED,
+        why,
+    )
 
 
-def _cell(kind: Any, *names: str) -> Builder:
+def _make_cell_builder(kind: Any, *names: str) -> Builder:
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-        given = {name: getattr(layer, name) for name in names} | _types(layer)
+        given = {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
         return kind(int(inputs[1].shape[-1]), layer.features, rngs=rngs, **given)
 
     return build
 
 
-def _linens(layer: Any) -> Callable[..., jax.Array]:
+def _adapt_attention_fn(layer: Any) -> Callable[..., jax.Array]:
     """Linen's attention function with the arguments that NNX passes."""
 
     def attend(*qkv: jax.Array, is_causal: bool = False, module: Any = None, **given: Any) -> jax.Array:
@@ -176,7 +183,7 @@ def _linens(layer: Any) -> Callable[..., jax.Array]:
     return attend
 
 
-def _attention(*, exact: bool) -> Builder:
+def _make_attention_builder(*, exact: bool) -> Builder:
     def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         kv = inputs[1] if len(inputs) > 1 and inputs[1] is not None else inputs[0]
         if len(inputs) > 2 and inputs[2] is not None and inputs[2].shape[-1] != kv.shape[-1]:
@@ -184,7 +191,7 @@ def _attention(*, exact: bool) -> Builder:
         fp32 = layer.force_fp32_for_softmax
         if fp32 and not exact:
             raise NotImplementedError("NNX has no force_fp32_for_softmax")
-        attention = _linens(layer) if exact or layer.attention_fn is not nn.dot_product_attention else None
+        attention = _adapt_attention_fn(layer) if exact or layer.attention_fn is not nn.dot_product_attention else None
         names = (
             "num_heads",
             "qkv_features",
@@ -194,47 +201,47 @@ def _attention(*, exact: bool) -> Builder:
             "precision",
             "use_bias",
         )
-        given = {name: getattr(layer, name) for name in (*names, "normalize_qk")} | _types(layer)
+        given = {name: getattr(layer, name) for name in (*names, "normalize_qk")} | _get_dtypes(layer)
         given |= {"attention_fn": attention} if attention is not None else {}
-        given |= {"ln_promote_dtype": _as_it_is} if exact else {}
+        given |= {"ln_promote_dtype": _keep_dtype} if exact else {}
         return nnx.MultiHeadAttention(
-            in_features=_size(inputs), in_kv_features=int(kv.shape[-1]), decode=bool(layer.decode), keep_rngs=False,
+            in_features=_get_size(inputs), in_kv_features=int(kv.shape[-1]), decode=bool(layer.decode), keep_rngs=False,
             deterministic=layer.deterministic, rngs=rngs, **given,
         )  # fmt: skip
 
     return build
 
 
-def _prelu(layer: nn.PReLU, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_prelu(layer: nn.PReLU, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.PReLU(param_dtype=layer.param_dtype)
 
 
-def _dropout(layer: nn.Dropout, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_dropout(layer: nn.Dropout, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     deterministic = bool(layer.deterministic)
     return nnx.Dropout(layer.rate, broadcast_dims=layer.broadcast_dims, deterministic=deterministic)
 
 
-def _parts(layer: nn.Module) -> list[nn.Module]:
+def _list_inner_layers(layer: nn.Module) -> list[nn.Module]:
     """The layers within a layer."""
     if isinstance(layer, nn.RNN):
         return [layer.cell]
     if isinstance(layer, nn.Bidirectional):
-        return [part for rnn in (layer.forward_rnn, layer.backward_rnn) for part in (rnn, *_parts(rnn))]
+        return [part for rnn in (layer.forward_rnn, layer.backward_rnn) for part in (rnn, *_list_inner_layers(rnn))]
     if isinstance(layer, nn.Sequential):
         parts = [part for part in layer.layers if isinstance(part, nn.Module)]
-        return [inner for part in parts for inner in (part, *_parts(part))]
+        return [inner for part in parts for inner in (part, *_list_inner_layers(part))]
     if isinstance(layer, nn.WeightNorm | nn.SpectralNorm):
-        return [layer.layer_instance, *_parts(layer.layer_instance)]
+        return [layer.layer_instance, *_list_inner_layers(layer.layer_instance)]
     return []
 
 
 def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx.Module:
     """Builds a layer, and checks that its builder has read every setting."""
-    port = _port(layer)
+    port = _find_port(layer)
     build = port.exact if exact else port.native
     if build is None:
         raise LookupError(f"{type(layer).__name__}: {port.why}")
-    read = _Read(layer)
+    read = _SettingsRecorder(layer)
     made = build(read, inputs, rngs)
     for field in dataclasses.fields(layer):
         initial = field.name.endswith("_init") or field.name in ("parent", "name", "rng_collection")
@@ -243,7 +250,7 @@ def _build(layer: nn.Module, inputs: Any, rngs: nnx.Rngs, *, exact: bool) -> nnx
     return made
 
 
-class _Read:
+class _SettingsRecorder:
     """A layer that records which of its settings are read."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -261,7 +268,7 @@ def _is_default(field: Any, value: Any) -> bool:
     return value is default or (not hasattr(value, "shape") and bool(value == default))
 
 
-def _rnn(*, exact: bool) -> Builder:
+def _make_rnn_builder(*, exact: bool) -> Builder:
     def build(layer: nn.RNN, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         shape = list(inputs[0].shape)
         del shape[0 if layer.time_major else len(shape) - layer.cell.num_feature_axes - 1]
@@ -278,7 +285,7 @@ def _rnn(*, exact: bool) -> Builder:
     return build
 
 
-def _bidirectional(*, exact: bool) -> Builder:
+def _make_bidirectional_builder(*, exact: bool) -> Builder:
     def build(layer: nn.Bidirectional, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         both = (_build(rnn, inputs, rngs, exact=exact) for rnn in (layer.forward_rnn, layer.backward_rnn))
         given = {name: getattr(layer, name) for name in ("merge_fn", "time_major", "return_carry")}
@@ -287,7 +294,7 @@ def _bidirectional(*, exact: bool) -> Builder:
     return build
 
 
-def _sequential(*, exact: bool) -> Builder:
+def _make_sequential_builder(*, exact: bool) -> Builder:
     def build(layer: nn.Sequential, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
         made = []
         for part in layer.layers:
@@ -303,85 +310,91 @@ def _sequential(*, exact: bool) -> Builder:
     return build
 
 
-def _weight_norm(layer: nn.WeightNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_weight_norm(layer: nn.WeightNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     names = ("epsilon", "use_scale", "feature_axes", "variable_filter")
-    given = {name: getattr(layer, name) for name in names} | _types(layer)
+    given = {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
     return exact_layers.WeightNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
 
 
-def _spectral_norm(layer: nn.SpectralNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+def _build_spectral_norm(layer: nn.SpectralNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     names = ("n_steps", "epsilon", "error_on_non_matrix", "collection_name")
-    given = {name: getattr(layer, name) for name in names} | _types(layer)
+    given = {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
     return exact_layers.SpectralNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
 
 
-def _simple(build: Builder) -> Port:
+def _make_native_port(build: Builder) -> Port:
     return Port(build, build)
 
 
 _NONE = "NNX has no such layer"
 _ATTENTION = Port(
-    _attention(exact=True),
-    _attention(exact=False),
+    _make_attention_builder(exact=True),
+    _make_attention_builder(exact=False),
     PortKind.ADJUSTED,
     "NNX takes jax.nn.dot_product_attention, which scales elsewhere and drops the precision: other bits",
 )
 
 LEAF_LAYERS: Mapping[type, Port] = {
-    nn.Dense: _simple(_dense),
-    nn.DenseGeneral: _simple(_dense_general),
-    nn.Einsum: _simple(_einsum),
-    nn.Conv: _simple(_conv),
-    nn.ConvTranspose: _simple(_conv_transpose),
-    nn.ConvLocal: Port(_conv_local, None, PortKind.EXACT, _NONE),
-    nn.Embed: _simple(_embed),
-    nn.LayerNorm: _normed(nnx.LayerNorm, "use_bias", "reduction_axes", "feature_axes"),
-    nn.RMSNorm: _normed(nnx.RMSNorm, "reduction_axes", "feature_axes"),
-    nn.BatchNorm: _normed(nnx.BatchNorm, "use_bias", "axis", "momentum", "use_running_average"),
-    nn.GroupNorm: _normed(nnx.GroupNorm, "use_bias", "num_groups", "group_size", "reduction_axes"),
-    nn.InstanceNorm: _normed(nnx.InstanceNorm, "use_bias", "feature_axes"),
-    nn.LSTMCell: _simple(_cell(nnx.LSTMCell, "gate_fn", "activation_fn")),
+    nn.Dense: _make_native_port(_build_dense),
+    nn.DenseGeneral: _make_native_port(_build_dense_general),
+    nn.Einsum: _make_native_port(_build_einsum),
+    nn.Conv: _make_native_port(_build_conv),
+    nn.ConvTranspose: _make_native_port(_build_conv_transpose),
+    nn.ConvLocal: Port(_build_conv_local, None, PortKind.EXACT, _NONE),
+    nn.Embed: _make_native_port(_build_embed),
+    nn.LayerNorm: _make_norm_port(nnx.LayerNorm, "use_bias", "reduction_axes", "feature_axes"),
+    nn.RMSNorm: _make_norm_port(nnx.RMSNorm, "reduction_axes", "feature_axes"),
+    nn.BatchNorm: _make_norm_port(nnx.BatchNorm, "use_bias", "axis", "momentum", "use_running_average"),
+    nn.GroupNorm: _make_norm_port(nnx.GroupNorm, "use_bias", "num_groups", "group_size", "reduction_axes"),
+    nn.InstanceNorm: _make_norm_port(nnx.InstanceNorm, "use_bias", "feature_axes"),
+    nn.LSTMCell: _make_native_port(_make_cell_builder(nnx.LSTMCell, "gate_fn", "activation_fn")),
     nn.OptimizedLSTMCell: Port(
-        _cell(exact_layers.OptimizedLSTMCell, "gate_fn", "activation_fn"),
-        _cell(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn"),
+        _make_cell_builder(exact_layers.OptimizedLSTMCell, "gate_fn", "activation_fn"),
+        _make_cell_builder(nnx.OptimizedLSTMCell, "gate_fn", "activation_fn"),
         PortKind.EXACT,
         "nnx.OptimizedLSTMCell keeps its gates joined: gradients over a sequence are summed in another order",
     ),
-    nn.SimpleCell: _simple(_cell(nnx.SimpleCell, "activation_fn", "residual")),
+    nn.SimpleCell: _make_native_port(_make_cell_builder(nnx.SimpleCell, "activation_fn", "residual")),
     nn.GRUCell: Port(
-        _cell(exact_layers.GRUCell, "gate_fn", "activation_fn"),
+        _make_cell_builder(exact_layers.GRUCell, "gate_fn", "activation_fn"),
         None,
         PortKind.EXACT,
         "nnx.GRUCell has no bias at the recurrent candidate (google/flax issue 5594)",
     ),
     nn.MGUCell: Port(
-        _cell(exact_layers.MGUCell, "gate_fn", "activation_fn", "reset_gate"), None, PortKind.EXACT, _NONE
+        _make_cell_builder(exact_layers.MGUCell, "gate_fn", "activation_fn", "reset_gate"), None, PortKind.EXACT, _NONE
     ),
     nn.ConvLSTMCell: Port(
-        _cell(exact_layers.ConvLSTMCell, "kernel_size", "strides", "padding", "use_bias"), None, PortKind.EXACT, _NONE
+        _make_cell_builder(exact_layers.ConvLSTMCell, "kernel_size", "strides", "padding", "use_bias"),
+        None,
+        PortKind.EXACT,
+        _NONE,
     ),
     nn.MultiHeadDotProductAttention: _ATTENTION,
     nn.MultiHeadAttention: _ATTENTION,
     nn.SelfAttention: _ATTENTION,
-    nn.PReLU: _simple(_prelu),
-    nn.Dropout: _simple(_dropout),
+    nn.PReLU: _make_native_port(_build_prelu),
+    nn.Dropout: _make_native_port(_build_dropout),
 }
 """Linen layers that contain no others, with their ports."""
 PORTS: Mapping[type, Port] = {
     **LEAF_LAYERS,
     nn.RNN: Port(
-        _rnn(exact=True), _rnn(exact=False), PortKind.ADJUSTED, "nnx.RNN keeps random numbers to begin with zeros"
+        _make_rnn_builder(exact=True),
+        _make_rnn_builder(exact=False),
+        PortKind.ADJUSTED,
+        "nnx.RNN keeps random numbers to begin with zeros",
     ),
-    nn.Bidirectional: Port(_bidirectional(exact=True), _bidirectional(exact=False)),
-    nn.Sequential: Port(_sequential(exact=True), _sequential(exact=False)),
+    nn.Bidirectional: Port(_make_bidirectional_builder(exact=True), _make_bidirectional_builder(exact=False)),
+    nn.Sequential: Port(_make_sequential_builder(exact=True), _make_sequential_builder(exact=False)),
     nn.WeightNorm: Port(
-        _weight_norm,
+        _build_weight_norm,
         None,
         PortKind.EXACT,
         "nnx.WeightNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
     nn.SpectralNorm: Port(
-        _spectral_norm,
+        _build_spectral_norm,
         None,
         PortKind.EXACT,
         "nnx.SpectralNorm overwrites the kernel at each call (google/flax issue 5576)",
@@ -392,21 +405,32 @@ ATTENTIONS = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAtt
 
 
 def port_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
-    """Ports a Linen layer: an NNX layer with its configuration and variables.
+    """Returns an NNX layer with the configuration and the variables of a Linen layer.
 
-    `inputs` are what the layer is called with, arrays or their shapes, for NNX wants the number of features when a
-    layer is made. `exact` gives the same bits as Linen; without it the layer is NNX's own with its defaults.
-    Raises KeyError for a layer that is not known, LookupError where NNX has none of its own, NotImplementedError
-    for a setting that is not ported, and VariableMismatchError for variables that are not those of the layer.
+    `variables` are those of `layer.init`. `inputs` are the arguments of a call, arrays or `jax.ShapeDtypeStruct`,
+    because an NNX layer is constructed with its number of input features. With `exact` the outputs and gradients
+    have the same bits as Linen's; without it the layer is NNX's own class with its defaults.
+
+    Raises KeyError for a class that is not in `PORTS`, LookupError where NNX has no such class (without `exact`),
+    NotImplementedError for a setting that cannot be ported, and VariableMismatchError for other variables.
+
+    >>> layer = nn.Dense(3)
+    >>> x = jnp.ones((2, 4))
+    >>> variables = layer.init(jax.random.key(0), x)
+    >>> ported = port_layer(layer, variables, x)
+    >>> type(ported.module).__name__, str(ported.kind)
+    ('Linear', 'native')
+    >>> bool((ported.module(x) == layer.apply(variables, x)).all())
+    True
     """
-    made = build_layer(layer, variables, *inputs, exact=exact)
-    load(made.module, variables)
-    return made
+    ported = build_layer(layer, variables, *inputs, exact=exact)
+    load(ported.module, variables)
+    return ported
 
 
 def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, exact: bool = True) -> Ported:
     """Builds the ported layer with abstract variables of the shapes of `variables`."""
-    port = _port(layer)
+    port = _find_port(layer)
     mask = getattr(layer, "mask", None)
     if isinstance(mask, jax.core.Tracer):
         raise NotImplementedError("its mask is computed in the call")
@@ -414,17 +438,17 @@ def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, ex
     def make() -> nnx.Module:
         return _as_initialized(_build(layer, inputs, nnx.Rngs(0), exact=exact), variables)
 
-    module = nnx.eval_shape(make) if exact else make_abstract(make)  # for NNX's own may keep a stream of random numbers
+    module = nnx.eval_shape(make) if exact else make_abstract(make)  # NNX's own may hold a stream of random numbers
     if mask is not None:
         module.mask = jnp.asarray(mask)
     if not exact:
         return Ported(module, PortKind.NATIVE)
-    others = [port, *(_port(part) for part in _parts(layer))]
+    others = [port, *(_find_port(part) for part in _list_inner_layers(layer))]
     port = next((other for other in others if other.kind is not PortKind.NATIVE), port)
     return Ported(module, port.kind, port.why)
 
 
-def _port(layer: nn.Module) -> Port:
+def _find_port(layer: nn.Module) -> Port:
     port = PORTS.get(type(layer))
     if port is None:
         known = ", ".join(kind.__name__ for kind in PORTS)

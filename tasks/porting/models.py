@@ -29,8 +29,8 @@ from tasks.porting.variables import (
     put,
 )
 
-OWN = "it keeps Linen's code, on variables that are NNX's"
-UNMET = "it is never called with these arguments; call it so that it is"
+OWN = "it runs Linen's code on NNX variables"
+UNMET = "it is not called with these arguments; port the model with arguments that call it"
 COMPUTING_METHODS = ("__call__", "attend")
 """The methods of layers that compute outputs."""
 FLAGS = ("deterministic", "use_running_average", "parent", "name")
@@ -81,12 +81,12 @@ class _Code:
 class Model(Scope):
     """A Linen module over NNX layers, which have the same paths as in Linen.
 
-    Calling it runs the Linen code, in which each layer that was ported is one of NNX with variables of its own;
-    what was not ported runs as it is, on variables that are NNX's as well. So it trains, and is split, merged,
-    jitted and saved as any other. Statistics and caches are updated in place.
+    A call runs the Linen code, in which each ported layer is replaced by an NNX layer with its own variables. Code
+    that was not ported is unchanged, and its variables are NNX variables too. The module is therefore trained,
+    split, merged, jitted and saved as any other NNX module. Statistics and caches are updated in place.
 
     A layer that Linen calls within `nn.scan`, `nn.vmap`, `nn.jit`, `nn.remat` or `nn.map_variables` computes on
-    the slices that Linen hands it there; its own variables are the whole, as Linen keeps them.
+    the slices that the transform passes to it; its stored variables are the whole arrays, as in Linen.
     """
 
     def __init__(self, linen: nn.Module) -> None:
@@ -107,8 +107,8 @@ class Model(Scope):
     ) -> Any:
         """Returns what `linen.apply(variables, *inputs, rngs=…, **given)` returns.
 
-        `rngs` are Linen's, by name, or NNX's streams. Collections that the model has are updated in place, all but
-        `params`; `mutable` names others, such as what it sows, and then `(out, changed)` comes back.
+        `rngs` are keys by name, as in Linen, or `nnx.Rngs`. The collections of the model except `params` are updated
+        in place. `mutable` names further collections, such as sown ones; then the result is `(out, changed)`.
         """
         variables, here, layers = self.variables(), tracers.current_trace(), dict(self._seen)
         done = set[Path]()
@@ -117,37 +117,37 @@ class Model(Scope):
             linen = context.module
             if context.method_name not in COMPUTING_METHODS or linen.path not in layers:
                 return call(*args, **kwargs)
-            if not _alike(linen, layers[linen.path].module):
+            if not _has_same_settings(linen, layers[linen.path].module):
                 return call(*args, **kwargs)
             if linen.path in self._lifted:
-                return _called_within(_at(self, linen.path), context, call, args, kwargs)
+                return _call_within_transform(_get_layer(self, linen.path), context, call, args, kwargs)
             if tracers.current_trace() != here:
                 return call(*args, **kwargs)
             done.add(linen.path)
-            return call_layer(_at(self, linen.path), context, call, args, kwargs)
+            return call_layer(_get_layer(self, linen.path), context, call, args, kwargs)
 
         own = {collection for collection in variables if collection != "params"}
         asked = [mutable] if isinstance(mutable, str) else list(mutable)
         with nn.intercept_methods(redirect):
             out, changed = self._linen.module.apply(
-                variables, *inputs, rngs=_keys(rngs), mutable=sorted({*own, *asked}), **given
+                variables, *inputs, rngs=_make_keys(rngs), mutable=sorted({*own, *asked}), **given
             )
-        # the layers that were called here have changed their variables themselves
+        # layers that were called above have updated their own variables
         assign(
             list_slots(self),
-            {path: leaf for path, leaf in flatten_variables(changed).items() if not _has(done, path[1:])},
+            {path: leaf for path, leaf in flatten_variables(changed).items() if not _is_below(done, path[1:])},
         )
         return (out, {name: changed[name] for name in asked if name in changed}) if asked else out
 
 
-def _keys(rngs: nnx.Rngs | Mapping[str, jax.Array] | None) -> Mapping[str, jax.Array] | None:
+def _make_keys(rngs: nnx.Rngs | Mapping[str, jax.Array] | None) -> Mapping[str, jax.Array] | None:
     if not isinstance(rngs, nnx.Rngs):
         return rngs
     names = {name for name in rngs if name not in ("params", "default")} | ({"dropout"} if "default" in rngs else set())
     return {name: rngs[name]() for name in sorted(names)}
 
 
-def _alike(linen: nn.Module, known: nn.Module) -> bool:
+def _has_same_settings(linen: nn.Module, known: nn.Module) -> bool:
     """Whether a layer has the configuration that was ported, apart from flags, which may differ between calls."""
     names = [field.name for field in dataclasses.fields(known) if field.name not in FLAGS]
     pairs = [(getattr(linen, name, None), getattr(known, name)) for name in names]
@@ -155,22 +155,22 @@ def _alike(linen: nn.Module, known: nn.Module) -> bool:
     return type(linen) is type(known) and all(a == b for a, b in plain)
 
 
-def _at(module: Any, path: Path) -> Any:
+def _get_layer(module: Any, path: Path) -> Any:
     for name in path:
-        module = getattr(module, _attribute(module, name))
+        module = getattr(module, _find_attribute(module, name))
     return module
 
 
-def _attribute(scope: Any, name: str) -> str:
+def _find_attribute(scope: Any, name: str) -> str:
     return next((own for own, linens in scope.linen_names if linens == name), name)
 
 
-def _has(above: Any, path: Path) -> bool:
+def _is_below(above: Any, path: Path) -> bool:
     """Whether a path is one of the given ones, or below one."""
     return any(path[: len(each)] == each for each in above)
 
 
-def _arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
+def _bind_arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     """The arguments of a layer's call, by name."""
     given = dict(inspect.signature(type(linen).__call__).bind(linen, *args, **kwargs).arguments)
     return {name: value for name, value in given.items() if name != "self"}
@@ -181,27 +181,27 @@ def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, arg
     linen = context.module
     if context.method_name == "attend":
         return layer.attend(*args, **kwargs)
-    given = _arguments(linen, args, kwargs)
+    given = _bind_arguments(linen, args, kwargs)
     if isinstance(linen, nn.Dropout):
-        return _dropped(layer, linen, **given)
+        return _call_dropout(layer, linen, **given)
     if isinstance(linen, nn.BatchNorm):
         average = nn.merge_param(
             "use_running_average", linen.use_running_average, given.pop("use_running_average", None)
         )
         return layer(given.pop("x"), use_running_average=average, **given)
     if isinstance(linen, ATTENTIONS):
-        return call(*args, **kwargs) if given.get("sow_weights") else _attended(layer, linen, **given)
+        return call(*args, **kwargs) if given.get("sow_weights") else _call_attention(layer, linen, **given)
     return layer(*args, **kwargs)
 
 
-def _dropped(layer: Any, linen: nn.Dropout, inputs: Any, deterministic: Any = None, rng: Any = None) -> Any:
+def _call_dropout(layer: Any, linen: nn.Dropout, inputs: Any, deterministic: Any = None, rng: Any = None) -> Any:
     """Dropout with Linen's mask, by the key that Linen derives from the layer's path."""
     if nn.merge_param("deterministic", linen.deterministic, deterministic) or linen.rate == 0.0:
         return inputs
     return layer(inputs, deterministic=False, rngs=linen.make_rng(linen.rng_collection) if rng is None else rng)
 
 
-def _attended(
+def _call_attention(
     layer: Any, linen: Any, inputs_q: Any, inputs_k: Any = None, inputs_v: Any = None, *, inputs_kv: Any = None,
     deterministic: Any = None, dropout_rng: Any = None, **given: Any,
 ) -> Any:  # fmt: skip
@@ -214,13 +214,13 @@ def _attended(
     return layer(inputs_q, inputs_k, inputs_v, deterministic=quiet, rngs=lambda: dropout_rng, **given)
 
 
-def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+def _call_within_transform(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
     """Calls the NNX layer on the variables that Linen's layer has within a transform, such as a slice."""
     linen, (graph, state) = context.module, nnx.split(layer)
     for collection in linen.variables:
         if linen.is_mutable_collection(collection):
             linen.scope._mutable_collection(collection)
-    inner = nnx.merge(graph, jax.tree.map(_shape, state))  # without values: Linen may keep what is traced here
+    inner = nnx.merge(graph, jax.tree.map(_abstract, state))  # without values: Linen may keep what is traced here
     wanted, given = list_slots(inner), flatten_variables(linen.variables)
     assign(wanted, {first: given[path] for first, path in match_paths(wanted, given, None).items()})
     out = call_layer(inner, context, call, args, kwargs)
@@ -230,7 +230,7 @@ def _called_within(layer: Any, context: nn.module.InterceptorContext, call: Any,
     return out
 
 
-def _within(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _select_variables(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The variables of the module at a path."""
     found: dict[str, Any] = {}
     for (collection, *names), leaf in flatten_variables(variables).items():
@@ -249,7 +249,7 @@ class _Seen:
     lifted: bool
 
 
-def _traced(
+def _trace(
     linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
 ) -> tuple[dict[Path, _Seen], dict[Path, str]]:
     """Traces a model once: its leaf layers by path, and the classes of all modules."""
@@ -271,8 +271,8 @@ def _traced(
             )
             known = seen.get(module.path)
             if known is None or (lifted and not known.lifted):
-                arrays = args if context.method_name == "attend" else _inputs(module, args, kwargs)
-                shapes = jax.tree.map(_shape, (arrays, dict(module.variables)))
+                arrays = args if context.method_name == "attend" else _select_arrays(module, args, kwargs)
+                shapes = jax.tree.map(_abstract, (arrays, dict(module.variables)))
                 seen[module.path] = _Seen(module.clone(parent=None), shapes[0], shapes[1], lifted)
             return call(*args, **kwargs)
 
@@ -284,7 +284,7 @@ def _traced(
         jax.eval_shape(run, nn.meta.unbox(variables), [leaf for leaf in flat if is_array(leaf)])
     except (errors.ScopeParamNotFoundError, errors.ScopeParamShapeError, errors.InvalidRngError) as error:
         raise VariableMismatchError(
-            f"these are not the variables of the model: {str(error).splitlines()[0]}"
+            f"the variables are not those of the model: {str(error).splitlines()[0]}"
         ) from error
     return seen, kinds
 
@@ -294,9 +294,9 @@ def is_array(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
-def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
+def _select_arrays(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
     """The arrays that a layer is called with; of attention the queries, and the keys and values if they are given."""
-    given = _arguments(linen, args, kwargs)
+    given = _bind_arguments(linen, args, kwargs)
     if isinstance(linen, ATTENTIONS):
         keys = given.get("inputs_k") if given.get("inputs_kv") is None else given["inputs_kv"]
         values = given.get("inputs_v") if given.get("inputs_kv") is None else given["inputs_kv"]
@@ -306,7 +306,7 @@ def _inputs(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
     return tuple(value for value in given.values() if all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)))
 
 
-def _shape(leaf: Any) -> Any:
+def _abstract(leaf: Any) -> Any:
     return leaf if isinstance(leaf, str) else jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
@@ -318,49 +318,51 @@ def port_model(
     exact: bool = True,
     **given: Any,
 ) -> PortedModel:
-    """Ports a whole Linen model to an NNX module with its code, its variables and the same bits.
+    """Ports a Linen model to an NNX module that has its code, its variables, and the same bits in its outputs.
 
-    The model is run once on the shapes of `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments
-    `given`, to see which layers it has: call it so that it meets all of them. Layers that are not ported keep
-    Linen's code and are named in the report with the reason. Without `exact` the layers are NNX's own with their
-    defaults, where it has any. Raises VariableMismatchError for variables that a layer does not have, and what
-    the model raises.
+    `variables` are those of `linen.init`, a dict of collections. The model is traced once on the shapes of
+    `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments `given`, which finds its layers; the
+    arguments should be such that every layer is called. A layer that cannot be ported keeps Linen's code, and the
+    report gives the reason. Without `exact` the layers are NNX's own classes with their defaults, where there are.
+
+    Raises VariableMismatchError for variables that the model does not have or need, ValueError for a sown
+    collection and for a single layer (see `port_layer`), and whatever the model itself raises.
     """
     keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
     model, report, layers = Model(linen), [], dict[Path, _Code]()
     whole = flatten_variables(variables)
     for path, leaf in whole.items():
         if isinstance(leaf, tuple):
-            raise ValueError(f"{format_path(path)} is a tuple, as sow leaves it: leave that collection out")
-    seen, kinds = _traced(linen, variables, inputs, keys, given)
+            raise ValueError(f"{format_path(path)} is a tuple, as nn.Module.sow stores it; leave this collection out")
+    seen, kinds = _trace(linen, variables, inputs, keys, given)
     for path, met in seen.items():
         if path == ():
-            raise ValueError(f"{type(linen).__name__} is a layer itself: port_layer ports it")
-        if _has(layers, path):
+            raise ValueError(f"{type(linen).__name__} is a single layer; use port_layer")
+        if _is_below(layers, path):
             continue  # a layer of a layer: attention has layers of its own
         kind, why = PortKind.LINEN, ""
         try:
-            made = build_layer(met.layer, met.variables, *met.inputs, exact=exact)
-            kind, why = made.kind, made.why
-            _fill(made.module, _within(variables, path), met)
-        except (NotImplementedError, LookupError) as refusal:
-            kind, why = PortKind.LINEN, str(refusal)
-        except VariableMismatchError as refusal:
-            if not {mismatch.kind for mismatch in refusal.mismatches} <= {MismatchKind.SHAPE, MismatchKind.DTYPE}:
+            ported = build_layer(met.layer, met.variables, *met.inputs, exact=exact)
+            kind, why = ported.kind, ported.why
+            _load_layer(ported.module, _select_variables(variables, path), met)
+        except (NotImplementedError, LookupError) as error:
+            kind, why = PortKind.LINEN, str(error)
+        except VariableMismatchError as error:
+            if not {mismatch.kind for mismatch in error.mismatches} <= {MismatchKind.SHAPE, MismatchKind.DTYPE}:
                 raise
-            kind, why = PortKind.LINEN, f"NNX's layer has others: {refusal.mismatches[0].message}"
+            kind, why = PortKind.LINEN, f"the NNX layer has other variables: {error.mismatches[0].message}"
         else:
-            _put(model, path, made.module)
+            _add_child(model, path, ported.module)
             layers[path] = _Code(met.layer)
             model._lifted += (path,) if met.lifted else ()
-            whole = {name: leaf for name, leaf in whole.items() if not _has([path], name[1:])}
+            whole = {name: leaf for name, leaf in whole.items() if not _is_below([path], name[1:])}
         report.append(Entry("/".join(path), type(met.layer).__name__, kind, why))
     model._seen = tuple(layers.items())
     kept = [tuple(entry.path.split("/")) for entry in report if entry.kind is PortKind.LINEN]
     for (collection, *names), leaf in whole.items():
         kind_of = nnx.variable_type_from_name(collection, allow_register=True)
-        _put(model, tuple(names), kind_of(jnp.asarray(leaf)))
-    free = dict.fromkeys(path[1:-1] for path in whole if not _has(kept, path[1:]))
+        _add_child(model, tuple(names), kind_of(jnp.asarray(leaf)))
+    free = dict.fromkeys(path[1:-1] for path in whole if not _is_below(kept, path[1:]))
     report += [
         Entry("/".join(path), kinds.get(path, "unknown"), PortKind.LINEN, OWN if path in kinds else UNMET)
         for path in free
@@ -368,7 +370,7 @@ def port_model(
     return PortedModel(model, tuple(report))
 
 
-def _fill(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
+def _load_layer(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
     """Assigns variables to an abstract layer; a lifted layer takes the whole arrays, whatever their shape."""
     if not met.lifted:
         load(module, variables)
@@ -385,21 +387,21 @@ def _check_parts(slot: Slot, arrays: list[Any]) -> None:
         message = f"missing variables of {format_path(slot.path)}"
         raise VariableMismatchError(message, [Mismatch(MismatchKind.MISSING, message)])
     if len(arrays) > 1 and jnp.shape(arrays[0]) != slot.part_shape:
-        raise NotImplementedError("NNX keeps its gates in one array, and here they are stacked")
+        raise NotImplementedError("NNX stores its gates in one array, but these variables are stacked")
 
 
-def _put(model: Scope, path: Path, child: Any) -> None:
+def _add_child(model: Scope, path: Path, child: Any) -> None:
     """Stores a layer or a variable at its path in Linen."""
     for name in path[:-1]:
-        if _attribute(model, name) not in vars(model):
-            _set(model, name, Scope())
-        model = getattr(model, _attribute(model, name))
-    if _attribute(model, path[-1]) in vars(model):
-        raise NotImplementedError(f"{format_path(path)} is in two collections, of which an NNX module can have one")
-    _set(model, path[-1], child)
+        if _find_attribute(model, name) not in vars(model):
+            _set_child(model, name, Scope())
+        model = getattr(model, _find_attribute(model, name))
+    if _find_attribute(model, path[-1]) in vars(model):
+        raise NotImplementedError(f"{format_path(path)} is in two collections, NNX has one name space")
+    _set_child(model, path[-1], child)
 
 
-def _set(scope: Scope, name: str, child: Any) -> None:
+def _set_child(scope: Scope, name: str, child: Any) -> None:
     own = name
     while hasattr(Model, own) or own in vars(scope) or own.startswith("_"):
         own = own.lstrip("_") + "_"

@@ -31,16 +31,16 @@ def load_optimizer(
     mapping: Mapping[str, str] | None = None,
     dtype: Literal["strict", "cast"] = "strict",
 ) -> None:
-    """Assigns an optax state of Linen's parameters to the optimizer of an NNX module, all of it or none.
+    """Assigns an optax state of Linen parameters to the optimizer of an NNX module, all of it or none.
 
-    `opt_state` is what `tx.init(params)` and `tx.update` return, or what a checkpoint has made of it, nested dicts
-    and lists; the optimizer has the same `tx`, and may be only shaped. `step`, if given, becomes the optimizer's,
-    which is uint32. `mapping` and `dtype` are those of `load`. Raises VariableMismatchError that lists what does
-    not fit.
+    `opt_state` is the state that `tx.init(params)` and `tx.update` return, or the nested dicts and lists that a
+    checkpoint makes of it. The optimizer has the same `tx` and may be abstract. `step`, if given, is assigned to
+    `optimizer.step` (uint32). `mapping` and `dtype` are those of `load`. Raises VariableMismatchError with every
+    array that does not fit.
     """
-    wanted = _slots(optimizer, module)
-    given = _plain(opt_state, wanted)
-    fit_variables(wanted, given, _everywhere(mapping, wanted, given), dtype)
+    wanted = _list_slots(optimizer, module)
+    given = _flatten_state(opt_state, wanted)
+    fit_variables(wanted, given, _extend_mapping(mapping, wanted, given), dtype)
     if step is not None:
         optimizer.step.set_value(jnp.asarray(step, optimizer.step.dtype))
 
@@ -48,13 +48,14 @@ def load_optimizer(
 def dump_optimizer(
     optimizer: nnx.Optimizer[Any], module: nnx.Module, like: Any, mapping: Mapping[str, str] | None = None
 ) -> Any:
-    """The state of an NNX optimizer as optax has it for Linen parameters, with the structure of `like`.
+    """Returns the state of an NNX optimizer as the optax state of Linen parameters; the inverse of `load_optimizer`.
 
-    `like` is `tx.init(params)`, or its shapes. Raises VariableMismatchError for what the optimizer does not have.
+    `like` is `tx.init(params)`, or its shapes, and gives the structure. Raises VariableMismatchError for an array
+    of `like` that the optimizer does not have.
     """
-    wanted = _slots(optimizer, module)
-    whole = _plain(like, wanted)
-    found = match_paths(wanted, whole, _everywhere(mapping, wanted, whole))
+    wanted = _list_slots(optimizer, module)
+    whole = _flatten_state(like, wanted)
+    found = match_paths(wanted, whole, _extend_mapping(mapping, wanted, whole))
     made: dict[Path, jax.Array] = {}
     for slot in wanted:
         pieces = slot.pieces(slot.variable[...])
@@ -66,7 +67,7 @@ def dump_optimizer(
     return jax.tree.unflatten(jax.tree.structure(like), [made[path] for path in whole])
 
 
-def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
+def _list_slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
     """The variables of an optimizer, with the paths that optax has for Linen parameters."""
     parameters = {tuple(map(str, slot.path)): slot for slot in list_slots(module)}
     made = []
@@ -83,17 +84,17 @@ def _slots(optimizer: nnx.Optimizer[Any], module: nnx.Module) -> list[Slot]:
     return made
 
 
-def _prefixes(wanted: list[Slot]) -> set[Path]:
+def _list_prefixes(wanted: list[Slot]) -> set[Path]:
     """Where a tree with the structure of the parameters begins, such as `opt_state/0/mu`."""
     return {slot.parts[0][0][:end] for slot in wanted for end in range(1, len(slot.parts[0][0]))}
 
 
-def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
+def _flatten_state(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
     """The leaves of an optax state by path, independent of its containers.
 
     Where the parameters were optimized as `{"params": …}` that name is left out.
     """
-    made, begins = {}, _prefixes(wanted)
+    made, begins = {}, _list_prefixes(wanted)
     for keys, leaf in jax.tree.leaves_with_path(opt_state):
         path = ("opt_state", *name_keys(keys))
         end = next((place for place in range(1, len(path)) if path[place] == "params" and path[:place] in begins), None)
@@ -101,9 +102,9 @@ def _plain(opt_state: Any, wanted: list[Slot]) -> dict[Path, Any]:
     return made
 
 
-def _everywhere(mapping: Mapping[str, str] | None, wanted: list[Slot], given: Iterable[Path]) -> dict[str, str]:
+def _extend_mapping(mapping: Mapping[str, str] | None, wanted: list[Slot], given: Iterable[Path]) -> dict[str, str]:
     """Extends a mapping of parameters to the trees of an optimizer's state that have their structure."""
-    under = ["/".join(prefix[1:]) for prefix in _prefixes(wanted)]
+    under = ["/".join(prefix[1:]) for prefix in _list_prefixes(wanted)]
     begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
     made = {f"{name}/{old}": f"{name}/{new}" for name in under for old, new in (mapping or {}).items()}
     return {old: new for old, new in made.items() if old in begins}

@@ -43,18 +43,18 @@ FUSED: dict[type, dict[Path, tuple[Path, ...]]] = {
 
 
 class MismatchKind(Enum):
-    """How a variable does not fit."""
+    """The ways in which a variable can fail to fit."""
 
     MISSING = "missing"
     UNEXPECTED = "unexpected"
     SHAPE = "shape"
     DTYPE = "dtype"
     NAME = "name"
-    """A name that the module or the mapping cannot have."""
+    """A name that an NNX module cannot have, or one in the mapping that no variable has."""
 
 
 class Mismatch(NamedTuple):
-    """One variable that does not fit, and the message with its path and both sides."""
+    """One variable that does not fit; `message` has its path, what was given and what is needed."""
 
     kind: MismatchKind
     message: str
@@ -70,9 +70,9 @@ class VariableMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Slot:
-    """A variable of an NNX module with its names in Linen, several if Linen stores it in several parts.
+    """A variable of an NNX module with its Linen paths, several if Linen stores it in several parts.
 
-    Each of `parts` is the set of paths that may stand for it, for a shared module has several.
+    Each element of `parts` has the possible paths of one part; the modules of a shared layer give several.
     """
 
     path: tuple[Any, ...]
@@ -116,12 +116,12 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
         return
     above = (*above, id(node))
     fused = next((table for kind, table in FUSED.items() if type(node) is kind), None)
-    for name, child in _children(node):
-        inner = _names(node, names, name)
+    for name, child in _list_children(node):
+        inner = _extend_names(node, names, name)
         if isinstance(child, nnx.Variable):
             yield (*path, name), inner, child, ()
         elif fused is not None and isinstance(child, nnx.Module):
-            for leaf, variable in _children(child):
+            for leaf, variable in _list_children(child):
                 if isinstance(variable, nnx.Variable):
                     apart = tuple((*names, *part) for part in fused.get((name, leaf), ()))
                     yield (*path, name, leaf), (*inner, str(leaf)), variable, apart
@@ -138,15 +138,15 @@ def name_modules(module: nnx.Module) -> dict[Path, nnx.Module]:
             return
         if isinstance(node, nnx.Module):
             found.setdefault(names, node)
-        for name, child in _children(node):
+        for name, child in _list_children(node):
             if not isinstance(child, nnx.Variable):
-                collect(child, _names(node, names, name), (*above, id(node)))
+                collect(child, _extend_names(node, names, name), (*above, id(node)))
 
     collect(module, (), ())
     return found
 
 
-def _children(node: Any) -> list[tuple[Any, Any]]:
+def _list_children(node: Any) -> list[tuple[Any, Any]]:
     if isinstance(node, nnx.List | list | tuple):
         return list(enumerate(node))
     if isinstance(node, nnx.Dict):
@@ -158,7 +158,7 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _names(node: Any, names: Path, name: Any) -> Path:
+def _extend_names(node: Any, names: Path, name: Any) -> Path:
     """The Linen names of a child: elements of lists and dicts are part of one name, such as `layers_0` or `heads_a`."""
     if names and isinstance(node, nnx.List | nnx.Dict | list | tuple | Mapping):
         return (*names[:-1], f"{names[-1]}_{name}")
@@ -168,13 +168,13 @@ def _names(node: Any, names: Path, name: Any) -> Path:
     return (*names, dict(getattr(node, "linen_names", ())).get(name, name))
 
 
-def _bare(path: Path) -> Path:
+def _strip_lifted(path: Path) -> Path:
     """A path without the prefixes of lifted classes."""
     return tuple(LIFTED.sub("", name) for name in path)
 
 
 def flatten_variables(variables: Mapping[str, Any]) -> dict[Path, Any]:
-    """The arrays of Linen variables by path, without metadata boxes; frozen dicts are accepted."""
+    """Returns the arrays of Linen variables by path, unboxed; frozen dicts are accepted."""
     found: dict[Path, Any] = {}
 
     def collect(tree: Any, path: Path) -> None:
@@ -188,7 +188,7 @@ def flatten_variables(variables: Mapping[str, Any]) -> dict[Path, Any]:
     return found
 
 
-def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
+def _rename(path: Path, mapping: Mapping[str, str]) -> Path:
     """A Linen path with NNX's names; the longest prefix in `mapping` is renamed."""
     collection, *names = path
     for end in range(len(names), 0, -1):
@@ -199,12 +199,12 @@ def _renamed(path: Path, mapping: Mapping[str, str]) -> Path:
 
 
 def match_paths(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[str, str] | None) -> dict[Path, Path]:
-    """Matches given paths to slots: for the first name of each part of a slot, the given path.
+    """Matches given paths to slots; returns the given path by the first path of each part of a slot.
 
-    A path that is the same comes first, one that is the same but for a lifted class's prefix second, where it is
-    the only one.
+    Equal paths are matched first, then paths that are equal without the prefixes of lifted classes, where there is
+    only one.
     """
-    names = {_renamed(path, mapping or {}): path for path in given}
+    names = {_rename(path, mapping or {}): path for path in given}
     found = {}
     parts = [paths for slot in wanted for paths in slot.parts]
     for paths in parts:
@@ -212,10 +212,10 @@ def match_paths(wanted: Sequence[Slot], given: Iterable[Path], mapping: Mapping[
             found[paths[0]] = names.pop(same)
     alike: dict[Path, list[Path]] = {}
     for path in names:
-        alike.setdefault(_bare(path), []).append(path)
+        alike.setdefault(_strip_lifted(path), []).append(path)
     for paths in parts:
         if paths[0] not in found:
-            several = next((alike[_bare(path)] for path in paths if _bare(path) in alike), [])
+            several = next((alike[_strip_lifted(path)] for path in paths if _strip_lifted(path) in alike), [])
             if len(several) == 1:
                 found[paths[0]] = names[several.pop()]
     return found
@@ -231,9 +231,22 @@ def load(
 ) -> None:
     """Assigns Linen variables `{"params": …, "batch_stats": …}` to an NNX module, all of them or none.
 
-    `mapping` gives for a path of Linen, `encoder/Dense_0`, or the beginning of one, that of NNX. `dtype="cast"`
-    casts, and `ignore` names collections that are left out, such as `intermediates`. Raises
-    VariableMismatchError that lists every variable that does not fit.
+    `mapping` renames paths or prefixes of paths from Linen (`encoder/Dense_0`) to NNX. With `dtype="strict"` a
+    different dtype is an error; `"cast"` casts to the dtype of the module. `ignore` names collections to leave
+    out, such as `intermediates`. Raises VariableMismatchError, which lists every missing and unexpected variable
+    and every one of a wrong shape or dtype; then nothing is assigned.
+
+    >>> layer = nn.Dense(3)
+    >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> module = make_abstract(lambda: nnx.Linear(4, 3, rngs=nnx.Rngs(0)))
+    >>> load(module, variables)
+    >>> bool((module.kernel[...] == variables["params"]["kernel"]).all())
+    True
+    >>> load(make_abstract(lambda: nnx.Linear(5, 3, rngs=nnx.Rngs(0))), variables)
+    Traceback (most recent call last):
+        ...
+    tasks.porting.variables.VariableMismatchError: 1 variables do not fit:
+      params/kernel has shape (4, 3), kernel needs (5, 3)
     """
     given = {path: leaf for path, leaf in flatten_variables(variables).items() if path[0] not in ignore}
     fit_variables(list_slots(module), given, mapping, dtype)
@@ -248,14 +261,14 @@ def fit_variables(
     found = match_paths(wanted, given, mapping)
     begins = {"/".join(path[1:end]) for path in given for end in range(2, len(path) + 1)}
     problems = [
-        Mismatch(MismatchKind.NAME, f"the mapping has {name}, with which no variable begins")
+        Mismatch(MismatchKind.NAME, f"the mapping has {name}, but no path begins with it")
         for name in mapping or ()
         if name not in begins
     ]
     for slot in wanted:
         for first, *_ in slot.parts:
             if first in found:
-                problems += _misfit(slot, found[first], given[found[first]], dtype)
+                problems += _compare_slot(slot, found[first], given[found[first]], dtype)
             else:
                 problems.append(describe_missing(first, slot.part_shape, f" for {format_path(slot.path)}"))
     left = set(given) - set(found.values())
@@ -273,17 +286,17 @@ def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
 
 
 def describe_missing(path: Sequence[Any], shape: Any, purpose: str = "") -> Mismatch:
-    """A variable that a module needs and does not get."""
+    """Returns the mismatch of a variable that a module needs but was not given."""
     return Mismatch(MismatchKind.MISSING, f"missing {format_path(path)}, of shape {shape}{purpose}")
 
 
 def describe_unexpected(path: Sequence[Any], shape: Any) -> Mismatch:
-    """A variable that a module gets and does not have."""
+    """Returns the mismatch of a given variable that the module does not have."""
     return Mismatch(MismatchKind.UNEXPECTED, f"unexpected {format_path(path)}, of shape {shape}")
 
 
 def describe_shape(name: str, shape: Any, needs: str) -> Mismatch:
-    """A variable of another shape."""
+    """Returns the mismatch of a variable of the wrong shape."""
     return Mismatch(MismatchKind.SHAPE, f"{name} has shape {shape}, {needs}")
 
 
@@ -294,7 +307,7 @@ def raise_mismatches(mismatches: Sequence[Mismatch]) -> None:
         raise VariableMismatchError("\n".join(lines), mismatches)
 
 
-def _misfit(slot: Slot, path: Path, array: Any, dtype: str) -> list[Mismatch]:
+def _compare_slot(slot: Slot, path: Path, array: Any, dtype: str) -> list[Mismatch]:
     name, of = format_path(path), format_path(slot.path)
     if tuple(jnp.shape(array)) != slot.part_shape:
         return [describe_shape(name, jnp.shape(array), f"{of} needs {slot.part_shape}")]
@@ -312,11 +325,11 @@ def format_path(path: Sequence[Any]) -> str:
 def dump(
     module: nnx.Module, like: Mapping[str, Any] | None = None, mapping: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The variables of an NNX module in Linen's form, a dict of collections.
+    """Returns the variables of an NNX module in Linen's form, a dict of collections; the inverse of `load`.
 
-    `like` are Linen variables, or their shapes, whose names are taken where several are possible: of lifted
-    modules, of what is renamed by `mapping`, and of shared modules. Raises VariableMismatchError for one of
-    them that the module does not have.
+    `like` are Linen variables, or their shapes. They decide the names where several are possible: those of lifted
+    modules, of shared modules, and those that `mapping` renames. Raises VariableMismatchError for a path of
+    `like` that the module does not have.
     """
     wanted = list_slots(module)
     names = match_paths(wanted, flatten_variables(like), mapping) if like is not None else {}
@@ -332,9 +345,9 @@ def dump(
 
 
 def make_abstract(make: Callable[[], Module]) -> Module:
-    """The module that `make` returns with abstract variables, for `load` to fill.
+    """Returns the module that `make` constructs with abstract variables, which `load` replaces by arrays.
 
-    Its streams of random numbers are there, for no checkpoint of Linen has them. Nothing else is allocated.
+    Only its streams of random numbers are allocated, because a Linen checkpoint does not have them.
     """
     module = nnx.eval_shape(make)
     nnx.update(module, jax.jit(lambda: nnx.state(make(), nnx.RngState))())

@@ -1,5 +1,7 @@
 """Every code block of the README and of the pages is executed, in the order of its page."""
 
+import doctest
+import importlib
 import re
 import runpy
 import shlex
@@ -14,6 +16,8 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 FAST = {"docs/tutorial.md", "docs/how-to/own-task.md"}
 ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
 """Commands that make an environment, or are a test or a step of their own."""
+EXAMPLES = ("runner.analysis.load", "runner.analysis.comparison", "tasks.porting.layers", "tasks.porting.variables")
+"""Modules whose docstrings have examples."""
 BLOCK = re.compile(r"(?:`([\w/]+\.(?:py|yaml))`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 
@@ -80,6 +84,17 @@ def test_every_block_of_a_page_is_executed(page, tmp_path, run):
             assert text in output
         elif kind == "text" and output:
             check_numbers(text, output)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_examples_of_docstrings_are_executed(run):
+    status, output = run("python -m runner -m task=mixed_train lr=0.1,0.2 'seed=range(0,5)' study=lr_scan")
+    assert status == 0, output
+    for name in EXAMPLES:
+        result = doctest.testmod(importlib.import_module(name))
+        assert result.attempted > 1, name
+        assert result.failed == 0, name
 
 
 def check_numbers(shown, printed):

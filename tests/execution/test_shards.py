@@ -251,7 +251,7 @@ def wait_for_parts(cwd, process, size):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.matrix)])
 def test_a_launcher_gives_the_same_bytes(tmp_path, whole, launcher):
     finish(tmp_path, *LONG, f"hydra/launcher={launcher}")
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole

@@ -346,7 +346,9 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.matrix)]
+)
 def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninterrupted, number, status):
     process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)

@@ -383,7 +383,7 @@ class Taken(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Twice(), "scale is in params and in state, NNX has one"),
+        (Twice(), "scale is in params and in state, NNX has one name space"),
         (Taken(), "module is an attribute that every ToNNX has\n  train is an attribute"),
     ],
 )

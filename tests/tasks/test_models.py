@@ -118,6 +118,7 @@ class Odd(nn.Module):
         return nn.Sequential([nn.Dense(8), nn.relu, nn.PReLU()])(x) @ embed.embedding + embed(jnp.arange(1))
 
 
+@pytest.mark.matrix
 def test_layers_around_layers_are_exact_too():
     x = jax.random.normal(KEY, (2, 4, 8))
     linen = Odd()

@@ -90,7 +90,7 @@ class Same(nnx.Module):
 
 def test_modules_of_ones_own_and_the_first_layer_that_differs(runner):
     call = "call={_target_: builtins.dict, train: false}"
-    own = ("task=parity", "linen={_target_: test_parity.Net}", "inputs=[[2,4]]", call)
+    own = ("task=parity", "linen={_target_: test_parity.Net}", "inputs=[[2,4]]", "steps=1", call)
     same = runner(*own, "nnx={_target_: test_parity.Same, _partial_: true}").frame
     assert same["verdict"].tolist() == ["identical"]
     wrong = runner(*own, "nnx={_target_: test_parity.Same, _partial_: true, epsilon: 0.1}").frame

@@ -63,7 +63,7 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
     assert main([source, "out", *wrong, "--verify"]) == 1
     said = capsys.readouterr().err
     assert "different (" in said
-    assert "nothing is written" in said
+    assert "nothing was written" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -71,7 +71,7 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
     ("arguments", "words"),
     [
         (("nowhere", "out", *PAIR), "there is no checkpoint"),
-        (("linen", "linen", *PAIR), "linen is there already"),
+        (("linen", "linen", *PAIR), "linen exists already"),
         (("linen", "out"), "give --nnx, or --linen with --input"),
         (("linen", "out", "--nnx", f"{HERE}:Native", "--verify"), "--verify compares with the Linen module"),
         (("linen", "out", "--nnx", f"{HERE}:Nativ"), "cannot import 'test_port_command:Nativ'"),
@@ -83,8 +83,8 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
             ("linen", "out", *PAIR, "--optimizer", "optax:adam", "--optimizer-args", "{learning_rate: 1.0}"),
             "no opt_state",
         ),
-        (("linen", "out", *PAIR[:-1], "2,9", "--verify"), "the modules cannot be called so: ScopeParamShapeError"),
-        (("linen", "out", *PAIR, "--verify", "--call", "{trian: true}"), "the modules cannot be called so: TypeError"),
+        (("linen", "out", *PAIR[:-1], "2,9", "--verify"), "calling the modules failed: ScopeParamShapeError"),
+        (("linen", "out", *PAIR, "--verify", "--call", "{trian: true}"), "calling the modules failed: TypeError"),
         (("linen", "out", *PAIR, "--verify", "--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("bad.msgpack", "out", *PAIR), "bad.msgpack cannot be read"),
         (("linen", "out", "--to", "linen"), "--to linen needs --nnx"),
