@@ -1,0 +1,82 @@
+"""The rule that chooses lanes and capacity, on jaxprs whose sizes are counted by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from runner.program.cost import (
+    CAPACITY_BYTES,
+    CAPACITY_WORK,
+    LANES_BYTES,
+    MAX_CAPACITY,
+    MAX_LANES,
+    choose_capacity,
+    choose_lanes,
+    count_live_bytes,
+    count_work,
+)
+
+
+def trace(function, *shapes):
+    return jax.make_jaxpr(function)(*(jnp.zeros(shape, jnp.float32) for shape in shapes)).jaxpr
+
+
+@pytest.mark.parametrize(
+    ("live_bytes", "lanes"),
+    [
+        (0, MAX_LANES),
+        (LANES_BYTES // MAX_LANES, MAX_LANES),
+        (LANES_BYTES // MAX_LANES + 1, MAX_LANES // 2),
+        (LANES_BYTES // 3, 2),
+        (LANES_BYTES, 1),
+        (10 * LANES_BYTES, 1),
+    ],
+)
+def test_lanes_are_a_power_of_two_that_keeps_live_bytes_in_the_cache(live_bytes, lanes):
+    assert choose_lanes(live_bytes) == lanes
+
+
+@pytest.mark.parametrize(
+    ("output_bytes", "work", "capacity"),
+    [
+        (4, 1, MAX_CAPACITY),
+        (CAPACITY_BYTES // 100, 1, 64),
+        (4, CAPACITY_WORK // 5, 4),
+        (2 * CAPACITY_BYTES, 1, 1),
+        (4, 2 * CAPACITY_WORK, 1),
+    ],
+)
+def test_capacity_follows_output_bytes_and_work(output_bytes, work, capacity):
+    assert choose_capacity(output_bytes, work) == capacity
+
+
+def test_live_bytes_are_the_peak_and_not_the_sum():
+    def chain(x):  # at most two arrays of 1000 floats at once; the result is not counted after its last use
+        for _ in range(5):
+            x = x * 2.0
+        return x.sum()
+
+    assert count_live_bytes(trace(chain, (1000,))) == 2 * 4000
+
+    def keep(x):  # the first product is used last, so that three are alive
+        first = x * 2.0
+        second = first * 3.0
+        third = second * 4.0
+        return (first + third).sum()
+
+    assert count_live_bytes(trace(keep, (1000,))) == 3 * 4000
+
+
+def test_work_counts_matrix_products_convolutions_and_loops():
+    assert count_work(trace(lambda a, b: a @ b, (3, 5), (5, 7))) == 3 * 5 * 7
+    assert count_work(trace(lambda x: x * 2.0, (3, 5))) == 15
+
+    def convolve(x, kernel):  # 6 x 6 positions, 3 x 3 kernels, 2 input and 4 output channels
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert count_work(trace(convolve, (1, 8, 8, 2), (3, 3, 2, 4))) == 6 * 6 * 4 * 9 * 2
+
+    def scan(x):
+        return jax.lax.scan(lambda carry, _: (carry * 2.0, None), x, length=10)[0]
+
+    assert count_work(trace(scan, (8,))) == 10 * 8
