@@ -9,7 +9,8 @@ import pandas as pd
 
 from runner import terminal
 from runner.analysis.comparison import Comparison, compare_studies, format_json
-from runner.analysis.tables import format_value, list_differences, list_estimates
+from runner.analysis.formats import format_value
+from runner.analysis.tables import list_differences, list_estimates
 from runner.errors import InvalidInputError, SeedbedError
 
 SHOWN_ROWS = 20

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis import statistics
+from runner.analysis.formats import format_label
 from runner.analysis.load import STATUS_CODES, Runs, load_runs
-from runner.analysis.tables import format_label
 from runner.errors import InvalidInputError
 from runner.plan.status import Status
 from runner.storage.environment import format_command

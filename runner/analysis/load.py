@@ -154,14 +154,14 @@ def load_runs(
         planned=np.empty(0),
         pending=0,
         pooled=tuple(pooled),
-        categorical=tuple(name for name, output in _outputs(manifests).items() if output.is_categorical),
+        categorical=tuple(name for name, output in _list_outputs(manifests).items() if output.is_categorical),
     )
     planned, pending = _count_planned(runs, tables, is_whole=bool(kept.all()) and by is None)
     return replace(runs, planned=planned, pending=pending)
 
 
 def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
-    outputs = _outputs(manifests)
+    outputs = _list_outputs(manifests)
     scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_categorical]
     arrays = [name for name, output in outputs.items() if output.shape != ()]
     if asked is None:
@@ -178,7 +178,7 @@ def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) 
     return list(asked)
 
 
-def _outputs(manifests: Sequence[Manifest]) -> dict[str, Output]:
+def _list_outputs(manifests: Sequence[Manifest]) -> dict[str, Output]:
     return {output.name: output for manifest in manifests for output in manifest.columns.outputs}
 
 
@@ -197,7 +197,7 @@ def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], text
     outputs = [name for name in dict.fromkeys(bases.values()) if name in has]
     batches: list[CodedRows] = []
     if folder.results.exists():
-        batches = [_compact(batch) for batch in read_coded_rows(folder.results, columns, outputs)]
+        batches = [_use_small_codes(batch) for batch in read_coded_rows(folder.results, columns, outputs)]
     codes = {
         name: _merge_codes(
             [batch.texts[name] for batch in batches],
@@ -224,7 +224,7 @@ STATUS_CODES = {status: code for code, status in enumerate(Status)}
 """Statuses as int8, a byte for each of millions of runs."""
 
 
-def _compact(batch: CodedRows) -> CodedRows:
+def _use_small_codes(batch: CodedRows) -> CodedRows:
     codes = np.full(len(batch.statuses), STATUS_CODES[Status.FAILED], dtype=np.int8)
     for status, code in STATUS_CODES.items():
         codes[batch.statuses == status.value] = code

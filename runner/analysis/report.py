@@ -20,8 +20,9 @@ from plotly.offline import get_plotlyjs
 
 from runner.analysis.comparison import Comparison
 from runner.analysis.figures import draw_figures
+from runner.analysis.formats import format_value
 from runner.analysis.load import STATUS_CODES
-from runner.analysis.tables import format_value, list_differences, list_estimates
+from runner.analysis.tables import list_differences, list_estimates
 from runner.plan.status import Status
 from runner.storage.environment import format_command, read_environment
 from runner.storage.folder import Folder, write_file
@@ -38,7 +39,7 @@ PICTURE_BYTES = 800_000
 SECTIONS = {
     "what": "What was run",
     "tables": "Comparison",
-    "pictures": "Pictures",
+    "pictures": "Figures",
     "interactive": "Runs, axis by axis",
     "reasons": "Nonfinite and failed runs",
     "programs": "Programs",
@@ -181,14 +182,14 @@ def _build_table(
 
 
 def _build_cell(text: Any, value: Any, column: Column) -> Cell:
-    return Cell(str(text), _sort_key(value) if column.is_numeric else None)
+    return Cell(str(text), _get_sort_key(value) if column.is_numeric else None)
 
 
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float | np.number) and not isinstance(value, bool))
 
 
-def _sort_key(value: Any) -> str:
+def _get_sort_key(value: Any) -> str:
     return "" if value is None or not np.isfinite(value) else repr(float(value))
 
 
@@ -253,7 +254,7 @@ def _build_parallel(comparison: Comparison) -> dict[str, str] | None:
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(MOST_RUNS, len(chosen))).astype(int)] if len(chosen) else chosen
     if len(chosen) < 2 or not comparison.axes:
         return None
-    dimensions = [_dimension(name, runs.points[name].iloc[runs.point[chosen]]) for name in comparison.axes]
+    dimensions = [_build_dimension(name, runs.points[name].iloc[runs.point[chosen]]) for name in comparison.axes]
     metrics = list(range(len(dimensions), len(dimensions) + len(runs.values)))
     dimensions += [{"label": escape(name), "values": values[chosen].tolist()} for name, values in runs.values.items()]
     last = dimensions[-1]["values"]
@@ -267,7 +268,7 @@ def _build_parallel(comparison: Comparison) -> dict[str, str] | None:
     return {"selection": selection, "data": text}
 
 
-def _dimension(name: str, values: pd.Series) -> dict[str, Any]:
+def _build_dimension(name: str, values: pd.Series) -> dict[str, Any]:
     # plotly reads labels as HTML
     if pd.api.types.is_numeric_dtype(values):
         return {"label": escape(name), "values": values.astype(float).tolist()}

@@ -1,35 +1,12 @@
-"""The tables of a comparison as text, and the formats of numbers that terminal, page and figures share."""
+"""The tables of a comparison as text."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from runner.analysis.comparison import Comparison
+from runner.analysis.comparison import Comparison
+from runner.analysis.formats import format_interval, format_value
 
 
-def format_value(value: Any, digits: int = 5) -> str:
-    """A value in a cell: floats to so many significant digits, integers with separators, nothing for None and NaN."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float | np.floating):
-        return f"{value:.{digits}g}"
-    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
-
-
-def format_interval(low: float, high: float, digits: int = 4) -> str:
-    """Both bounds of an interval, nothing if there is none."""
-    return "" if math.isnan(low) else f"{low:.{digits}g} … {high:.{digits}g}"
-
-
-def format_label(label: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """The values of a point's axes as `name=value`."""
-    return " ".join(f"{name}={format_value(label[name])}" for name in axes) or "–"
-
-
-def list_estimates(comparison: "Comparison", metric: str) -> tuple[list[str], list[list[str]]]:
+def list_estimates(comparison: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one metric's estimates, as text."""
     rows = comparison.points[comparison.points["metric"] == metric]
     counts = [name for name in ("nonfinite", "failed") if rows[name].any()]
@@ -50,7 +27,7 @@ def list_estimates(comparison: "Comparison", metric: str) -> tuple[list[str], li
     return [*header, "worst seed"] if is_directed else header, lines
 
 
-def list_differences(comparison: "Comparison", metric: str) -> tuple[list[str], list[list[str]]]:
+def list_differences(comparison: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one metric's differences to the baseline, as text."""
     frame = comparison.differences
     rows = frame[frame["metric"] == metric] if len(frame) else frame
