@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -25,6 +26,7 @@ DEVICE_INPUTS = 64
 """Inputs that are kept on the device at most."""
 
 Outputs = Mapping[str, np.ndarray]
+Halve = Callable[[Program], Program | None]
 FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
 
 
@@ -93,6 +95,7 @@ class _Programs:
         self._names = list(groups)
         self._place = {name: i for i, name in enumerate(groups)}
         self._compiled: dict[str, Future[Program] | str] = {}
+        self._halving = Lock()
 
     def request(self, signature: str) -> None:
         """Compiles this group and the next ones, if that has not begun."""
@@ -109,11 +112,21 @@ class _Programs:
             raise InvalidInputError(compiled)
         return compiled.result()
 
-    def replace(self, signature: str, smaller: Program) -> None:
-        """Uses another program for the blocks to come."""
-        future: Future[Program] = Future()
-        future.set_result(smaller)
-        self._compiled[signature] = future
+    def halve(self, signature: str, exceeded: Program) -> Program | None:
+        """A program with less capacity than one that exceeded the memory, for the blocks to come too.
+
+        None if there is no smaller one. Threads whose blocks exceed the memory at the same time share one compilation.
+        """
+        with self._halving:
+            current = self.get(signature)
+            if current.traced.capacity < exceeded.traced.capacity:
+                return current
+            smaller = program.halve_program(exceeded)
+            if smaller is not None:
+                future: Future[Program] = Future()
+                future.set_result(smaller)
+                self._compiled[signature] = future
+            return smaller
 
 
 def _execute_block(
@@ -126,9 +139,8 @@ def _execute_block(
         executable, started = compiled, time.perf_counter()
         inputs = {name: put_input(value) for name, value in segment.inputs.items()}
         scalars = plan.traced(block.segment, block.places)
-        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs)
-        if executable is not compiled:
-            programs.replace(segment.signature, executable)
+        halve = partial(programs.halve, segment.signature)
+        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve)
     except InvalidInputError as refusal:
         reason = str(refusal)
     except Exception as error:  # an error costs the runs of this block only, and their rows say why
@@ -159,9 +171,9 @@ def _split_invalid_codes(
 
 
 def _run_within_memory(
-    executable: Program, count: int, scalars: Outputs, inputs: Mapping[str, object]
+    executable: Program, count: int, scalars: Outputs, inputs: Mapping[str, object], halve: Halve
 ) -> tuple[Program, dict[str, np.ndarray]]:
-    """The outputs of `count` runs, by a program with half the capacity each time the device's memory is exceeded.
+    """The outputs of `count` runs, by a program with less capacity each time the device's memory is exceeded.
 
     The lanes stay as they are, because the bits depend on them. Raises InvalidInputError if they alone do not fit.
     """
@@ -176,10 +188,10 @@ def _run_within_memory(
         ]
         return executable, {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     except program.OutOfMemoryError as error:
-        smaller = program.halve_program(executable)
+        smaller = halve(executable)
         if smaller is None:
             lanes = executable.traced.lanes
             wanted = f"{executable.bytes:,} bytes for {lanes} {'run' if lanes == 1 else 'runs at once'}"
             reason = program.describe_error(error)
             raise InvalidInputError(f"the device's memory cannot hold {wanted}: {reason}") from error
-        return _run_within_memory(smaller, count, scalars, inputs)
+        return _run_within_memory(smaller, count, scalars, inputs, halve)

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import warnings
 import zlib
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,8 @@ def enable_cache() -> None:
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # JAX compiles instead, and says so: another process may be writing the entry at this moment
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"jax\._src\.compiler")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
