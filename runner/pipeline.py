@@ -7,8 +7,9 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from runner.config.settings import OnMismatch
 from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
 from runner.execution.signals import catch_signals
 from runner.execution.summary import Summary, add_block, add_parts, add_saved_runs, empty_summary
+from runner.plan.pending import Block, PendingRuns
 from runner.storage.environment import collect_environment, format_command, write_environment
 from runner.storage.fingerprint import Fingerprint, Mismatch, find_mismatch, take_fingerprint
 from runner.storage.folder import (
@@ -33,11 +35,12 @@ from runner.storage.folder import (
     write_file,
 )
 from runner.storage.lock import is_locked, lock_folder
-from runner.storage.manifest import Manifest, accept_changes, format_manifest
+from runner.storage.manifest import Manifest, accept_changes, format_manifest, require_manifest
 from runner.storage.merge import open_saved_study
-from runner.storage.programs import count_failures, format_programs
+from runner.storage.programs import format_programs
+from runner.storage.reader import count_reasons
 from runner.storage.run_index import RunIndex
-from runner.storage.saved import SavedStudy
+from runner.storage.saved import SavedStudy, read_saved_study, record_end
 
 if TYPE_CHECKING:
     from runner.execution.schedule import Schedule
@@ -48,20 +51,35 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Study:
-    """An opened study: as it was saved, the index of the call's runs in it, and the fingerprint of the call."""
+    """An opened study: as it was saved, and of the call the index of its runs, those to execute, and its fingerprint.
+
+    `repeated` are runs that have a row already and are executed once more.
+    """
 
     saved: SavedStudy
     index: RunIndex
+    pending: PendingRuns
+    repeated: tuple[Block, ...]
     fingerprint: Fingerprint
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to execute."""
+        return not sum(self.pending.counts) and not self.repeated
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an execution led to; `last_outputs` are those of the last block, `problem` is what went wrong."""
+    """What an execution led to: how many runs it was about, and the outputs of the last block.
+
+    `failures` has the number of failed runs of the study by reason; `missing` says which runs were lost, and why.
+    """
 
     summary: Summary
+    executed: int = 0
     last_outputs: Mapping[str, np.ndarray] | None = None
-    problem: str | None = None
+    failures: Counter[str] = field(default_factory=Counter)
+    missing: str | None = None
 
 
 def run_call(path: Path, read_call: Callable[[], Call]) -> None:
@@ -83,23 +101,40 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
 
 def run_study(call: Call, folder: Folder) -> None:
     """Opens the study, traces and executes what it lacks, and summarizes all of it; a fork runs in another folder."""
-    from runner import program
-    from runner.execution.schedule import preview_schedule
-
-    program.enable_cache()
-    if is_elsewhere(call):
-        program.use_cpu_only()  # the devices' memory belongs to the shards
     with lock_folder(folder):
         study = open_study(call, folder)
+        if study is not None and study.is_complete and not call.settings.dry_run:
+            return summarize(call, study, summarize_saved(call, study))
         if study is not None:
             schedule = trace_pending(call, study)
             if call.settings.dry_run:
-                terminal.print_rows(*preview_schedule(schedule))
-                return
-            outcome = execute_pending(call, study, schedule)
-            summarize(call, study, schedule, outcome)
-            return
-    run_study(call, fork_folder(folder))
+                return preview(schedule)
+            return summarize(call, study, execute_pending(call, study, schedule))
+    return run_study(call, fork_folder(folder))
+
+
+def summarize_saved(call: Call, study: Study) -> Outcome:
+    """The outcome of a call whose runs all have a row already."""
+    assert study.saved.manifest is not None
+    summary = _summarize_saved(call, study.saved, study.index, study.saved.manifest)
+    return Outcome(summary, failures=_count_failures(study.saved.folder))
+
+
+def preview(schedule: "Schedule") -> None:
+    """Prints the groups that would be executed."""
+    from runner.execution.schedule import preview_schedule
+
+    terminal.print_rows(*preview_schedule(schedule))
+
+
+def prepare_jax(call: Call) -> None:
+    """Imports JAX, with its cache and its devices as the call needs them."""
+    from runner import program
+
+    if problem := program.enable_cache():
+        terminal.print_warning(problem)
+    if is_elsewhere(call):
+        program.use_cpu_only()  # the devices' memory belongs to the shards
 
 
 def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
@@ -107,7 +142,8 @@ def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
     from runner import program
     from runner.execution.shards import execute_part
 
-    program.enable_cache()
+    if problem := program.enable_cache():
+        terminal.print_warning(problem)
     with catch_signals() as get_signal:
 
         def stop() -> bool:
@@ -130,16 +166,18 @@ def open_study(call: Call, folder: Folder) -> Study | None:
 
     Raises InvalidInputError for a damaged study, and for one that contradicts the call.
     """
-    from runner import program
-
     if call.settings.overwrite and (aside := move_aside(folder)):
         terminal.print_line(f"the previous study was moved to {aside}")
-    saved = open_saved_study(folder)
+    accept = call.settings.on_mismatch is OnMismatch.ACCEPT
+    saved = open_saved_study(folder, accept=accept)
     index = saved.index_plan(call.plan)
     if saved.part_spans and not saved.is_last_sweep(index):
         raise InvalidInputError(_describe_unfinished(saved))
-    device = None if is_elsewhere(call) else " ".join(program.describe_devices())
-    fingerprint = take_fingerprint(call.plan, device)
+    pending = saved.find_pending(call.plan, index)
+    repeated = saved.find_repeated(index, call.settings.retry)
+    if call.launcher is not None and repeated:
+        raise InvalidInputError("retry executes runs in this process only; leave out hydra.sweeper.shards")
+    fingerprint = _take_fingerprint(call, is_complete=not sum(pending.counts) and not repeated)
     if saved.manifest is not None:
         known = saved.manifest
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, call.plan, fingerprint)
@@ -153,7 +191,18 @@ def open_study(call: Call, folder: Folder) -> Study | None:
         terminal.print_line(f"truncated an incomplete last row of {table} ({saved.incomplete_bytes:,} bytes)")
     if call.plan.duplicates:
         terminal.print_line(f"{call.plan.duplicates:,} runs are duplicates of others, and are executed once")
-    return Study(saved, index, fingerprint)
+    return Study(saved, index, pending, repeated, fingerprint)
+
+
+def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
+    """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
+    if is_complete and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ):
+        return take_fingerprint(call.plan, None, None)
+    from runner import program
+
+    prepare_jax(call)
+    device = None if is_elsewhere(call) else " ".join(program.describe_devices())
+    return take_fingerprint(call.plan, device, program.list_settings())
 
 
 def _accept_mismatch(
@@ -177,8 +226,8 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
     """Traces the groups that have pending runs. Raises InvalidInputError if a new study has none that can be traced."""
     from runner.execution.schedule import make_schedule
 
-    pending = study.saved.find_pending(call.plan, study.index)
-    return make_schedule(call.plan, pending, is_resumed=study.saved.is_last_sweep(study.index))
+    is_resumed = study.saved.is_last_sweep(study.index)
+    return make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed)
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
@@ -186,30 +235,31 @@ def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
     from runner import program
 
     saved, folder = study.saved, study.saved.folder
-    missing = sum(schedule.pending.counts)
-    manifest = saved.extend_manifest(call.plan, study.index, schedule.outputs, study.fingerprint, missing)
-    empty = empty_summary(call.plan, manifest.columns.outputs)
-    summary = add_saved_runs(empty, saved, study.index)
-    if not schedule.runs:
-        return Outcome(summary)
+    missing, repeated = sum(schedule.pending.counts), sum(map(len, study.repeated))
+    manifest = saved.extend_manifest(
+        call.plan, study.index, schedule.outputs, study.fingerprint, missing=missing, repeated=repeated
+    )
     write_file(folder.manifest, format_manifest(manifest))
     devices = [] if is_elsewhere(call) else program.describe_devices()
     write_environment(folder, collect_environment(devices))
     write_config(folder, call.config_files)
-    if call.launcher is None and not saved.part_spans:
-        return _execute_here(folder, schedule, manifest, summary)
-    return _execute_shards(call, study, schedule, summary, empty)
+    is_here = call.launcher is None and not saved.part_spans
+    try:
+        return (_execute_here if is_here else _execute_shards)(call, study, schedule, manifest)
+    finally:
+        record_end(folder)
 
 
-def _execute_here(folder: Folder, schedule: "Schedule", manifest: Manifest, summary: Summary) -> Outcome:
+def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Manifest) -> Outcome:
     """Executes blocks in this process, and appends them to the table."""
     from runner import program
     from runner.execution.blocks import execute_schedule
     from runner.execution.group_statistics import begin_progress
 
-    progress, outputs = begin_progress(schedule), None
+    folder, progress, outputs = study.saved.folder, begin_progress(schedule), None
+    summary = _summarize_saved(call, study.saved, study.index, manifest)
     with catch_signals() as get_signal, terminal.show_progress(schedule.runs) as advance:
-        for result in execute_schedule(schedule, manifest.columns, folder.results, get_signal):
+        for result in execute_schedule(schedule, manifest.columns, folder, get_signal):
             summary = add_block(summary, result.block, result.outputs)
             progress, outputs = progress.add(result), result.outputs
             advance(len(result.block))
@@ -217,15 +267,18 @@ def _execute_here(folder: Folder, schedule: "Schedule", manifest: Manifest, summ
     write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices())))
     if number and progress.runs < schedule.runs:
         raise _interrupted(number, progress.runs, schedule, folder)
-    return Outcome(summary, outputs, _describe_failures(progress.failed, schedule.plan.runs, progress.reasons))
+    if study.repeated:  # their earlier rows count no more
+        summary = _summarize_saved(call, read_saved_study(folder), study.index, manifest)
+    failures = _count_failures(folder) if study.saved.rows else progress.failures
+    return Outcome(summary, schedule.runs, outputs, failures)
 
 
-def _execute_shards(call: Call, study: Study, schedule: "Schedule", summary: Summary, empty: Summary) -> Outcome:
+def _execute_shards(call: Call, study: Study, schedule: "Schedule", manifest: Manifest) -> Outcome:
     """Executes the pending runs in shards, and merges their parts into the table.
 
     Raises StudyInterruptedError if a signal has left runs pending.
     """
-    folder, plan = study.saved.folder, call.plan
+    folder, plan, summary = study.saved.folder, call.plan, _summarize_saved(call, study.saved, study.index, manifest)
     for outdated in (folder.programs, folder.stop_request):
         outdated.unlink(missing_ok=True)
     number, problems = _run_shards(call, folder, schedule)
@@ -236,13 +289,20 @@ def _execute_shards(call: Call, study: Study, schedule: "Schedule", summary: Sum
     left = sum(map(len, merged.find_pending(plan, study.index).spans))
     if left and number:
         raise _interrupted(number, schedule.runs - left, schedule, folder)
-    if left:
-        why = f": {problems[0]}" if problems else ""
-        problem: str | None = f"{left:,} of {schedule.runs:,} runs are missing{why}; {_explain_resuming(folder)}"
-        return Outcome(add_saved_runs(empty, merged, study.index), problem=problem)
-    failed, reasons = count_failures(folder.programs.read_text() if folder.programs.exists() else "")
-    problem = _describe_failures(failed, plan.runs, reasons)
-    return Outcome(add_saved_runs(empty, merged, study.index) if whole is None else whole, problem=problem)
+    if left or whole is None:
+        whole = _summarize_saved(call, merged, study.index, manifest)
+    missing = f"{left:,} of {schedule.runs:,} runs are missing{f': {problems[0]}' if problems else ''}"
+    return Outcome(whole, schedule.runs, failures=_count_failures(folder), missing=missing if left else None)
+
+
+def _summarize_saved(call: Call, saved: SavedStudy, index: RunIndex, manifest: Manifest) -> Summary:
+    """The summary of those runs of the call that have a row already."""
+    return add_saved_runs(empty_summary(call.plan, manifest.columns.outputs), saved, index)
+
+
+def _count_failures(folder: Folder) -> Counter[str]:
+    """How many runs of a study have failed, by reason."""
+    return count_reasons(folder, require_manifest(folder.manifest))
 
 
 def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
@@ -267,12 +327,13 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
         return get_signal(), problems
 
 
-def summarize(call: Call, study: Study, schedule: "Schedule", outcome: Outcome) -> None:
-    """Prints the results, and writes the report if it is asked for. Raises StudyFailedError if something went wrong."""
+def summarize(call: Call, study: Study, outcome: Outcome) -> None:
+    """Prints the results, and writes the report if it is asked for. Raises StudyFailedError if runs have no result."""
     folder, runs = study.saved.folder, call.plan.runs
     terminal.print_results(call.plan, outcome.summary, outcome.last_outputs)
-    saved = f", {runs - schedule.runs:,} of them already there" if schedule.runs < runs else ""
-    terminal.print_line(f"{terminal.count_runs(runs)} in {shorten_path(folder.results)}{saved}")
+    saved = runs - outcome.executed
+    there = f", {saved:,} of them already there" if saved else ""
+    terminal.print_line(f"{terminal.count_runs(runs)} in {shorten_path(folder.results)}{there}")
     if call.settings.report:
         from runner.analysis.comparison import compare_studies
         from runner.analysis.report import write_report
@@ -280,20 +341,27 @@ def summarize(call: Call, study: Study, schedule: "Schedule", outcome: Outcome) 
         terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
     elif runs > 1:
         terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
-    if outcome.problem:
-        raise StudyFailedError(outcome.problem)
+    if outcome.missing:
+        raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(folder)}")
+    if outcome.failures:
+        raise StudyFailedError(_describe_failures(outcome.failures, study))
 
 
-def _describe_failures(failed: int, runs: int, reasons: list[str]) -> str | None:
-    return f"{failed:,} of {runs:,} runs have no result: {reasons[0]}" if failed else None
+def _describe_failures(failures: Counter[str], study: Study) -> str:
+    """How many runs of the study have failed, why most of them did, and how they are executed once more."""
+    runs = study.saved.rows + sum(study.pending.counts)
+    reason, _ = failures.most_common(1)[0]
+    others = f" (and {len(failures) - 1:,} other reasons)" if len(failures) > 1 else ""
+    again = f"execute them once more with: {_format_call(study.saved.folder)} retry=failed"
+    return f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; {again}"
 
 
 def _interrupted(number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
-    message = f"interrupted after {done:,} of {schedule.runs:,} runs; {_explain_resuming(folder)}"
+    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {_format_call(folder)}"
     return StudyInterruptedError(number, message)
 
 
-def _explain_resuming(folder: Folder) -> str:
-    is_named = any(argument.startswith("study=") for argument in sys.orig_argv)
-    arguments = sys.orig_argv if is_named else [*sys.orig_argv, f"study={folder.path.name}"]
-    return f"resume with: {shlex.join(arguments)}"
+def _format_call(folder: Folder) -> str:
+    """This call as one would type it to go on with its study."""
+    arguments = [argument for argument in sys.orig_argv if not argument.startswith(("study=", "retry="))]
+    return shlex.join([Path(arguments[0]).name, *arguments[1:], f"study={folder.path.name}"])

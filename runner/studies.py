@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def _describe_study(folder: Folder) -> list[Any]:
     age = _format_age(time.time() - folder.manifest.stat().st_mtime)
     try:
         manifest = require_manifest(folder.manifest)
-        counts = count_statuses(folder.results)
+        counts = count_statuses(folder, manifest)
         for part in folder.parts:
-            counts.update(count_statuses(part.results))
+            counts.update(count_statuses(part, replace(manifest, retries=())))
     except InvalidInputError as error:  # a damaged study is listed, too
         return ["", "", "", "", "", "", age, str(error)]
     done = sum(counts.values())

@@ -153,6 +153,11 @@ def print_line(line: str) -> None:
     open_console().print(Text(line), soft_wrap=True)
 
 
+def print_warning(line: str) -> None:
+    """Prints a line on standard error about something that is not as it should be, and does not matter to results."""
+    Console(stderr=True, highlight=False).print(Text(f"warning: {line}"), soft_wrap=True)
+
+
 class RunsPerSecond(ProgressColumn):
     """The rate of a progress bar."""
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 TRACES: list[str] = []
 """A mark for each time that a task's Python code ran: once for each program, if all is well."""
@@ -104,3 +105,19 @@ def only_categories(seed: int, kind: str = "even") -> Category | jax.Array:
 def whether(seed: int, slope: float, mode: str = "jit") -> dict[str, jax.Array]:
     """Whether the call is traced, and `slope * seed`."""
     return {"traced": jnp.asarray(isinstance(slope, jax.core.Tracer)), "value": slope * seed.astype(jnp.float32)}
+
+
+BROKEN: set[int] = set()
+"""Seeds for which the surroundings of `fragile` do not work at the moment."""
+
+
+def fragile(seed: int, slope: float, size: int = 1) -> jax.Array:
+    """`slope * seed`, by a call to the host, which raises for the seeds in `BROKEN`."""
+
+    def host(seed: np.ndarray) -> np.ndarray:
+        if int(seed) in BROKEN:
+            raise ValueError(f"seed {seed} is broken\nsaid on two lines")
+        return np.float32(seed)
+
+    value = jax.pure_callback(host, jax.ShapeDtypeStruct((), jnp.float32), seed, vmap_method="sequential")
+    return slope * value * size

@@ -329,7 +329,7 @@ def _draw_curves(comparison: Comparison) -> Iterator[Picture]:
     here = np.flatnonzero(runs.study == 0)[:MOST_CURVES]
     outputs = runs.manifests[0].columns.outputs
     for output in [output for output in outputs if len(output.shape) == 1 and output.shape[0] > 2]:
-        arrays = read_arrays(runs.studies[0].results, output.name, runs.number[here])
+        arrays = read_arrays(runs.studies[0], runs.manifests[0], output.name, runs.number[here])
         figure = _draw_output_curves(comparison, output.name, runs.point[here], arrays)
         if figure is not None:
             yield Picture(f"{_build_file_name(output.name)}-curves", f"{output.name}: over its steps", figure)

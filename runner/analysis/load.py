@@ -18,6 +18,7 @@ from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest, require_manifest
 from runner.storage.reader import CodedRows, read_coded_rows, read_frame
+from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -98,8 +99,8 @@ def read_study(folder: str | os.PathLike[str]) -> pd.DataFrame:
     >>> frame.groupby("lr")["loss_after"].count().tolist()
     [5, 5]
     """
-    place = Folder(Path(folder))
-    return read_frame(place.results, require_manifest(place.manifest).columns)
+    place, manifest = _open_study(Path(folder))
+    return read_frame(place, manifest)
 
 
 def load_runs(
@@ -116,8 +117,8 @@ def load_runs(
     Raises InvalidInputError for a folder without a study, a damaged table, an unknown metric or axis, and a filter
     that cannot be evaluated or selects nothing.
     """
-    places = [Folder(Path(folder)) for folder in folders]
-    manifests = [require_manifest(folder.manifest) for folder in places]
+    studies = [_open_study(Path(folder)) for folder in folders]
+    places, manifests = [folder for folder, _ in studies], [manifest for _, manifest in studies]
     chosen = _choose_metrics(manifests, metrics)
     texts: Texts = {}
     tables = [_read_table(folder, known, chosen, texts) for folder, known in zip(places, manifests, strict=True)]
@@ -160,6 +161,14 @@ def load_runs(
     return replace(runs, planned=planned, pending=pending)
 
 
+def _open_study(path: Path) -> tuple[Folder, Manifest]:
+    """A study with its manifest. Raises InvalidInputError if there is none, and if its table was changed."""
+    folder = Folder(path)
+    manifest = require_manifest(folder.manifest)
+    verify_table(folder, recorded=manifest.table_bytes)
+    return folder, manifest
+
+
 def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) -> list[str]:
     outputs = _list_outputs(manifests)
     scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_categorical]
@@ -195,9 +204,7 @@ def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], text
     has = {output.name for output in columns.outputs if not output.is_categorical}
     bases = {name: name if name in has else name.partition(".")[0] for name in metrics}
     outputs = [name for name in dict.fromkeys(bases.values()) if name in has]
-    batches: list[CodedRows] = []
-    if folder.results.exists():
-        batches = [_use_small_codes(batch) for batch in read_coded_rows(folder.results, columns, outputs)]
+    batches = [_use_small_codes(batch) for batch in read_coded_rows(folder, manifest, outputs)]
     codes = {
         name: _merge_codes(
             [batch.texts[name] for batch in batches],
@@ -217,7 +224,11 @@ def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], text
     number = np.concatenate([np.empty(0, np.int64), *(batch.numbers for batch in batches)])
     seed = np.concatenate([np.empty(0, np.int64), *(batch.seeds for batch in batches)])
     status = np.concatenate([np.empty(0, np.int8), *(batch.statuses for batch in batches)])
-    return _Table(folder, manifest, codes, number, seed, status, values)
+    if not manifest.retries:
+        return _Table(folder, manifest, codes, number, seed, status, values)
+    order = np.argsort(number)  # rows of repeated runs are at the end of the table
+    codes, values = ({name: column[order] for name, column in group.items()} for group in (codes, values))
+    return _Table(folder, manifest, codes, number[order], seed[order], status[order], values)
 
 
 STATUS_CODES = {status: code for code, status in enumerate(Status)}

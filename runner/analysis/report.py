@@ -282,7 +282,7 @@ def _collect_reasons(comparison: Comparison) -> dict[str, int]:
     runs, counts = comparison.runs, Counter[str]()
     if (runs.status == STATUS_CODES[Status.FAILED]).any():
         for i, folder in enumerate(runs.studies):
-            counts.update(count_reasons(folder.results, runs.numbers_of(i)))
+            counts.update(count_reasons(folder, runs.manifests[i], runs.numbers_of(i)))
     return dict(list(counts.items())[:MOST_ROWS])
 
 

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from runner.errors import InvalidInputError
+from runner.plan.status import Status
 from runner.plan.values import as_integer
 
 
@@ -47,6 +48,12 @@ def _check_mismatch(name: str, value: Any) -> OnMismatch:
     if value not in list(OnMismatch):
         raise InvalidInputError(f"{name} must be refuse, fork or accept, got {value!r}")
     return OnMismatch(value)
+
+
+def _check_retry(name: str, value: Any) -> Status | None:
+    if value is not None and value not in (Status.FAILED, Status.NONFINITE):
+        raise InvalidInputError(f"{name} must be failed or nonfinite, got {value!r}")
+    return None if value is None else Status(value)
 
 
 Check = Callable[[str, Any], Any]
@@ -92,6 +99,13 @@ class Settings:
         _check_mismatch,
     )
     overwrite: bool = _setting(False, "true", "move the study of that name aside and start it again", _check_flag)
+    retry: Status | None = _setting(  # noqa: RUF009 - it returns a dataclass field
+        None,
+        "failed|nonfinite",
+        "execute the runs of the study with this status once more; their rows are appended, and the last row of a run "
+        "counts",
+        _check_retry,
+    )
     report: bool = _setting(
         False, "true", "write report.html, the comparison across seeds as one page, beside the table", _check_flag
     )

@@ -7,19 +7,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from runner import program
-from runner.errors import InvalidInputError
+from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.schedule import Groups, Schedule
 from runner.plan.inputs import Input
-from runner.plan.pending import Block, iterate_blocks
+from runner.plan.pending import Block
 from runner.plan.segments import Plan
 from runner.program import Program
 from runner.storage.columns import Columns
+from runner.storage.folder import Folder
 from runner.storage.writer import format_rows, open_table
 
 DEVICE_INPUTS = 64
@@ -47,21 +47,20 @@ class Result:
     ended: float
 
 
-def execute_schedule(schedule: Schedule, columns: Columns, path: Path, stop: Callable[[], object]) -> Iterator[Result]:
-    """Executes the pending runs in order, and yields each result once its rows are appended to the table at `path`.
+def execute_schedule(
+    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object]
+) -> Iterator[Result]:
+    """Executes the pending runs in order, and yields each result once its rows are appended to the table of a folder.
 
     Ends early when `stop` returns something true, after the blocks that have begun.
     """
-    blocks = iterate_blocks(schedule.plan, schedule.pending, schedule.sizes)
-    with open_table(path, columns.header) as append:
-        for result in execute_blocks(schedule, blocks, partial(format_rows, schedule.plan, columns), stop):
+    with open_table(folder, columns.header) as append:
+        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop):
             append(result.rows)
             yield result
 
 
-def execute_blocks(
-    schedule: Schedule, blocks: Iterator[Block], format_block: FormatRows, stop: Callable[[], object]
-) -> Iterator[Result]:
+def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
     Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
@@ -73,7 +72,7 @@ def execute_blocks(
     put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
     try:
-        for block in blocks:
+        for block in schedule.iterate_blocks():
             if stop():
                 break
             programs.request(plan.segments[block.segment].signature)
@@ -129,26 +128,59 @@ class _Programs:
             return smaller
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Runs of a block that were executed together; see `Result`."""
+
+    block: Block
+    program: Program | None
+    outputs: Outputs | None
+    reason: str | None
+
+
 def _execute_block(
     plan: Plan, block: Block, programs: _Programs, format_block: FormatRows, put_input: Callable[[Input], object]
 ) -> list[Result]:
-    executable, outputs, reason, started = None, None, None, time.perf_counter()
-    segment = plan.segments[block.segment]
+    """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
+    pieces, started = [], time.perf_counter()
     try:
-        compiled = programs.get(segment.signature)
-        executable, started = compiled, time.perf_counter()
-        inputs = {name: put_input(value) for name, value in segment.inputs.items()}
-        scalars = plan.traced(block.segment, block.places)
-        halve = partial(programs.halve, segment.signature)
-        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve)
+        compiled = programs.get(plan.segments[block.segment].signature)
+        inputs = {name: put_input(value) for name, value in plan.segments[block.segment].inputs.items()}
+        started = time.perf_counter()
+        pieces = _execute_pieces(plan, block, compiled, inputs, programs)
     except InvalidInputError as refusal:
-        reason = str(refusal)
-    except Exception as error:  # an error costs the runs of this block only, and their rows say why
-        reason = program.describe_error(error)
+        pieces = [_Piece(block, None, None, str(refusal))]
+    except program.CompilationError as error:
+        pieces = [_Piece(block, None, None, str(error))]
+    except (OSError, MemoryError) as error:
+        raise StudyFailedError(f"{program.describe_error(error)}; the same command resumes the study") from error
     return [
-        Result(piece, executable, values, why, format_block(piece, values, why), started, time.perf_counter())
-        for piece, values, why in _split_invalid_codes(block, outputs, reason)
+        Result(part, piece.program, values, why, format_block(part, values, why), started, time.perf_counter())
+        for piece in pieces
+        for part, values, why in _split_invalid_codes(piece.block, piece.outputs, piece.reason)
     ]
+
+
+def _execute_pieces(
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: _Programs
+) -> list[_Piece]:
+    """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
+    signature = plan.segments[block.segment].signature
+    scalars = plan.traced(block.segment, block.places)
+    try:
+        halve = partial(programs.halve, signature)
+        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve)
+        return [_Piece(block, executable, outputs, None)]
+    except InvalidInputError as refusal:
+        return [_Piece(block, compiled, None, str(refusal))]
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the task raises while it runs is the result of the run
+        if len(block) == 1:
+            return [_Piece(block, compiled, None, program.describe_error(error))]
+    middle = len(block) // 2
+    halves = block.cut(0, middle), block.cut(middle, len(block))
+    return [piece for half in halves for piece in _execute_pieces(plan, half, compiled, inputs, programs)]
 
 
 def _split_invalid_codes(
@@ -165,7 +197,7 @@ def _split_invalid_codes(
         reasons[[text is None for text in values]] = f"the code of {name!r} stands for none of its words"
     changes = np.flatnonzero(reasons[1:] != reasons[:-1]) + 1
     for start, stop in pairwise([0, *changes.tolist(), len(block)]):
-        piece = Block(block.segment, block.places[start:stop], block.first + start)
+        piece = block.cut(start, stop)
         values_of_piece = {name: values[start:stop] for name, values in outputs.items()}
         yield piece, None if reasons[start] else values_of_piece, reasons[start]
 

@@ -1,5 +1,6 @@
 """What the execution of each group cost: runs, failures, seconds, and its program."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,12 @@ class Progress:
         return sum(group.failed for group in self.groups.values())
 
     @property
-    def reasons(self) -> list[str]:
-        """Of each group with failed runs the first reason."""
-        return [group.reason for group in self.groups.values() if group.reason]
+    def failures(self) -> Counter[str]:
+        """The number of failed runs by the first reason of their group."""
+        failures: Counter[str] = Counter()
+        for group in self.groups.values():
+            failures += Counter({group.reason or "": group.failed})
+        return failures
 
     def add(self, result: Result) -> "Progress":
         """The statistics with one more block."""

@@ -1,6 +1,6 @@
 """The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from runner import program
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
-from runner.plan.pending import PendingRuns
+from runner.plan.pending import Block, PendingRuns, cut_blocks, iterate_blocks
 from runner.plan.segments import Plan
 from runner.program import TracedTask
 
@@ -23,7 +23,8 @@ Groups = Mapping[str, TracedTask | str]
 class Schedule:
     """The groups of a plan that have runs to execute, in the order of the table.
 
-    `sizes` has the most runs in a block of each signature. `threads` blocks are executed at once.
+    `sizes` has the most runs in a block of each signature. `threads` blocks are executed at once. `repeated` are runs
+    that have a row already, and are executed once more after the pending ones.
     """
 
     plan: Plan
@@ -31,11 +32,12 @@ class Schedule:
     groups: Groups
     sizes: Mapping[str, int]
     threads: int
+    repeated: tuple[Block, ...] = ()
 
     @property
     def runs(self) -> int:
         """How many runs are to be executed."""
-        return sum(self.pending.to_execute)
+        return sum(self.pending.to_execute) + sum(map(len, self.repeated))
 
     @property
     def outputs(self) -> list[Output]:
@@ -44,7 +46,14 @@ class Schedule:
 
     def runs_of(self, signature: str) -> int:
         """How many runs of a group are to be executed."""
-        return sum(self.pending.to_execute[segment] for segment in self.plan.groups[signature])
+        segments = self.plan.groups[signature]
+        repeated = sum(len(block) for block in self.repeated if block.segment in segments)
+        return repeated + sum(self.pending.to_execute[segment] for segment in segments)
+
+    def iterate_blocks(self) -> Iterator[Block]:
+        """The blocks to execute, in the order in which their rows are appended."""
+        yield from iterate_blocks(self.plan, self.pending, self.sizes)
+        yield from cut_blocks(self.plan, self.repeated, self.sizes)
 
     def describe_group(self, signature: str) -> tuple[int, str, str, str]:
         """The number of a group, which is the same in all shards, its task, static values and inputs as text."""
@@ -58,15 +67,16 @@ class Schedule:
         return {signature: number for number, signature in enumerate(self.plan.groups)}
 
 
-def make_schedule(plan: Plan, pending: PendingRuns, *, is_resumed: bool) -> Schedule:
+def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] = (), *, is_resumed: bool) -> Schedule:
     """Traces the groups that have runs to execute; nothing is compiled.
 
     Raises InvalidInputError if no group can be traced. A resumed study is exempt: it ends as it would have without
     the interruption, and its last runs may be such.
     """
     groups: dict[str, TracedTask | str] = {}
+    again = {block.segment for block in repeated}
     for signature, segments in plan.groups.items():
-        if not any(pending.to_execute[segment] for segment in segments):
+        if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
             continue
         try:
             groups[signature] = program.trace_segment(plan.segments[segments[0]], lanes=plan.lanes, block=plan.block)
@@ -76,7 +86,7 @@ def make_schedule(plan: Plan, pending: PendingRuns, *, is_resumed: bool) -> Sche
         _check_traced(groups)
     threads = plan.threads or program.count_cores()
     sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
-    return Schedule(plan, pending, groups, sizes, threads)
+    return Schedule(plan, pending, groups, sizes, threads, repeated)
 
 
 def _check_traced(groups: Groups) -> None:

@@ -19,8 +19,8 @@ from runner.storage.lock import lock_folder, lock_parts
 from runner.storage.manifest import Manifest
 from runner.storage.merge import merge_fingerprints, write_part_fingerprint
 from runner.storage.programs import format_programs
+from runner.storage.recovery import recover_table
 from runner.storage.saved import read_saved_study
-from runner.storage.writer import recover_table
 
 
 def share_spans(spans: Sequence[range], count: int) -> list[range]:
@@ -52,18 +52,18 @@ def execute_part(
         columns = saved.manifest.columns
         _record_fingerprint(plan, folder, part, saved.manifest, accept=accept)
         write_environment(part, collect_environment(program.describe_devices()))
-        rows = recover_table(part.results, columns).rows
-        if rows >= numbers.stop:
+        rows = recover_table(part, columns).rows
+        if rows >= len(numbers):
             return
         part.summary.unlink(missing_ok=True)
-        pending = saved.find_pending(plan, index, range(max(rows, numbers.start), numbers.stop))
+        pending = saved.find_pending(plan, index, numbers[rows:])
         schedule = make_schedule(plan, pending, is_resumed=True)
         progress, summary = begin_progress(schedule), empty_summary(plan, columns.outputs)
 
         def is_stopped() -> bool:
             return bool(stop()) or folder.stop_request.exists()
 
-        for result in execute_schedule(schedule, columns, part.results, is_stopped):
+        for result in execute_schedule(schedule, columns, part, is_stopped):
             progress, summary = progress.add(result), add_block(summary, result.block, result.outputs)
             advance(len(result.block))
         write_file(part.programs, format_programs(progress.program_rows(program.describe_devices())))
@@ -73,7 +73,7 @@ def execute_part(
 
 def _record_fingerprint(plan: Plan, folder: Folder, part: Folder, manifest: Manifest, *, accept: bool) -> None:
     """Records where this shard runs; the first shard of a study determines what holds for the others."""
-    fingerprint = take_fingerprint(plan, " ".join(program.describe_devices()))
+    fingerprint = take_fingerprint(plan, " ".join(program.describe_devices()), program.list_settings())
     with lock_parts(folder):
         known = merge_fingerprints(manifest, [other for other in folder.parts if other != part])
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, plan, fingerprint)

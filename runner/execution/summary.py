@@ -16,8 +16,8 @@ from runner.plan.contract import Output
 from runner.plan.pending import Block
 from runner.plan.segments import Plan, Segment
 from runner.storage.folder import Folder
-from runner.storage.reader import read_keyed_batches
-from runner.storage.run_index import RunIndex, TracedValues
+from runner.storage.reader import KeyedRows, read_keyed_rows
+from runner.storage.run_index import RunIndex
 from runner.storage.saved import SavedStudy
 
 MOMENTS = ("runs", "values", "count", "mean", "squares")
@@ -152,25 +152,19 @@ def add_saved_runs(summary: Summary, saved: SavedStudy, index: RunIndex) -> Summ
     """The summary with those runs of its plan, whose index is given, that have a row in the study's table."""
     if saved.manifest is None or not saved.rows:
         return summary
-    return add_batches(summary, index, read_keyed_batches(saved.folder.results, saved.manifest.columns))
+    return add_rows(summary, index, read_keyed_rows(saved.folder, saved.manifest))
 
 
-def add_batches(
-    summary: Summary, index: RunIndex, batches: Iterable[tuple[str, TracedValues, Mapping[str, np.ndarray]]]
-) -> Summary:
-    """The summary with the rows of a table that are in the index of its plan.
-
-    A batch has the key of the rows' static cells, their traced scalars, and their scalar outputs.
-    """
+def add_rows(summary: Summary, index: RunIndex, batches: Iterable[KeyedRows]) -> Summary:
+    """The summary with the rows of a table that are in the index of its plan."""
     segments = summary.points.plan.segments
-    for key, traced, outputs in batches:
-        count = len(next(iter([*traced.values(), *outputs.values()]), ()))
-        places = index.find_runs(key, traced, count)
+    for rows in batches:
+        places, outputs = index.find_runs(rows.key, rows.traced, len(rows.numbers)), rows.outputs
         numbers, within = np.divmod(places, max(1, index.runs_per_segment))
         for number in np.unique(numbers[places >= 0]):
             here = (places >= 0) & (numbers == number)
             names = segments[number].task.outputs or outputs
-            block = Block(int(number), within[here], 0)
+            block = Block(int(number), within[here], rows.numbers[here])
             summary = add_block(summary, block, {name: v[here] for name, v in outputs.items() if name in names})
     return summary
 

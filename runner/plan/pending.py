@@ -18,19 +18,18 @@ IsMissing = Callable[[int, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Block:
-    """Runs of one segment that one call of a program executes: their places, int64 `(runs,)`, and the first number."""
+    """Runs of one segment that one call of a program executes: places and numbers in the table, int64 `(runs,)`."""
 
     segment: int
     places: np.ndarray
-    first: int
+    numbers: np.ndarray
 
     def __len__(self) -> int:
         return len(self.places)
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """The number of each run in the table, int64 `(runs,)`."""
-        return np.arange(self.first, self.first + len(self))
+    def cut(self, start: int, stop: int) -> "Block":
+        """Some consecutive runs of the block."""
+        return Block(self.segment, self.places[start:stop], self.numbers[start:stop])
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,14 @@ def iterate_blocks(plan: Plan, pending: PendingRuns, sizes: Mapping[str, int]) -
     for index, (segment, numbers) in enumerate(zip(plan.segments, pending.numbers, strict=True)):
         size = sizes.get(segment.signature, CHUNK)  # a group without a size has no run to execute
         for first, places in _cut(_select_places(plan, index, numbers, pending), size):
-            yield Block(index, places, first)
+            yield Block(index, places, np.arange(first, first + len(places)))
+
+
+def cut_blocks(plan: Plan, blocks: Sequence[Block], sizes: Mapping[str, int]) -> Iterator[Block]:
+    """The same runs in blocks of at most the size of their signature."""
+    for block in blocks:
+        size = sizes[plan.segments[block.segment].signature]
+        yield from (block.cut(start, start + size) for start in range(0, len(block), size))
 
 
 def _select_places(plan: Plan, segment: int, numbers: range, pending: PendingRuns) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,11 +10,19 @@ neighbours are, and a signature is compiled once.
 """
 
 from runner.program.cache import enable_cache
-from runner.program.devices import count_cores, describe_devices, put_input, use_cpu_only
-from runner.program.executable import OutOfMemoryError, Program, compile_program, halve_program, run_program
+from runner.program.devices import count_cores, describe_devices, list_settings, put_input, use_cpu_only
+from runner.program.executable import (
+    CompilationError,
+    OutOfMemoryError,
+    Program,
+    compile_program,
+    halve_program,
+    run_program,
+)
 from runner.program.trace import TracedTask, describe_error, trace_segment
 
 __all__ = [
+    "CompilationError",
     "OutOfMemoryError",
     "Program",
     "TracedTask",
@@ -24,6 +32,7 @@ __all__ = [
     "describe_error",
     "enable_cache",
     "halve_program",
+    "list_settings",
     "put_input",
     "run_program",
     "trace_segment",

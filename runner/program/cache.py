@@ -1,5 +1,6 @@
 """JAX's persistent cache of executables: where it is, which lookups hit it, and entries that a kill has truncated."""
 
+import errno
 import os
 import socket
 import threading
@@ -20,21 +21,40 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _THREAD = threading.local()
 
 
-def enable_cache() -> None:
+def enable_cache() -> str | None:
     """Turns on the cache, in a folder for each user, host and jaxlib; one set by `JAX_COMPILATION_CACHE_DIR` is kept.
 
-    An executable of another host or another jaxlib may be refused or crash, hence the folder's name.
+    An executable of another host or another jaxlib may be refused or crash, hence the folder's name. Where the folder
+    cannot be used, there is no cache, and the problem is returned as a sentence.
     """
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # JAX compiles instead, and says so: another process may be writing the entry at this moment
     warnings.filterwarnings("ignore", category=UserWarning, module=r"jax\._src\.compiler")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        if folder.is_dir():
-            remove_truncated_entries(folder)
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    try:
+        folder = _make_folder(Path(given) if given else _locate_folder())
+    except (OSError, RuntimeError) as error:  # Path.home() raises RuntimeError
+        jax.config.update("jax_enable_compilation_cache", False)
+        return f"executables are not cached: {error}"
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if not given:
+        remove_truncated_entries(folder)
+    return None
+
+
+def _locate_folder() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "seedbed" / f"{socket.gethostname()}-jaxlib-{jaxlib.__version__}"
+
+
+def _make_folder(folder: Path) -> Path:
+    """The folder, which exists and in which files can be written, or at least read. Raises OSError otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder
 
 
 def remove_truncated_entries(folder: Path) -> None:

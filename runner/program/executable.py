@@ -13,11 +13,15 @@ from jax import lax
 
 from runner.plan.contract import Output
 from runner.program.cache import count_hits, watch_cache
-from runner.program.trace import Arrays, TracedTask
+from runner.program.trace import Arrays, TracedTask, describe_error
 
 
 class OutOfMemoryError(Exception):
     """The device has no room for a program's arrays."""
+
+
+class CompilationError(Exception):
+    """XLA cannot compile a task; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Program:
 
 
 def compile_program(traced: TracedTask) -> Program:
-    """Compiles the program of a signature, or loads it from the cache; an eager task is wrapped as it is."""
+    """Compiles the program of a signature, or loads it from the cache; an eager task is wrapped as it is.
+
+    Raises CompilationError if XLA refuses the task, and OSError if the surroundings do, such as a full disk.
+    """
     if traced.is_eager:
         return Program(traced, partial(_run_eagerly, traced), 0.0, False, traced.bytes)
     watch_cache()
@@ -49,7 +56,12 @@ def compile_program(traced: TracedTask) -> Program:
 
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
     started, hits = time.perf_counter(), count_hits()
-    executable = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs).compile()
+    try:
+        executable = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs).compile()
+    except OSError:
+        raise
+    except Exception as error:
+        raise CompilationError(describe_error(error)) from error
     seconds = time.perf_counter() - started
     return Program(traced, executable, seconds, count_hits() > hits, _count_bytes(executable))
 

@@ -14,6 +14,8 @@ from runner.plan.segments import Segment
 from runner.program.cost import choose_capacity, choose_lanes, count_live_bytes, count_work
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 
+TRACEBACK = "Traceback (most recent call last):"
+"""How Python begins a traceback; XLA passes the one of a callback on as text."""
 EAGER_CAPACITY = 4
 """Runs in a block of a task that is not compiled, which may take seconds each."""
 
@@ -74,9 +76,12 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
 
 
 def describe_error(error: Exception) -> str:
-    """The type and the first line of an error."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    """The type and the first line of an error; of one that a callback raised, the line below its traceback."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if (begin := next((i for i, line in enumerate(lines) if line.endswith(TRACEBACK)), None)) is not None:
+        raised = [line for line in lines[begin + 1 :] if not line.startswith(" ")]
+        return raised[0] if raised else f"{type(error).__name__}: {lines[0].strip()}"
+    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
 
 
 def _describe_segment(segment: Segment) -> str:

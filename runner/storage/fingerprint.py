@@ -15,6 +15,8 @@ from runner.plan.contract import Built, Task
 from runner.plan.segments import Plan, Segment
 from runner.storage.columns import plan_parameters
 
+USUAL = "not set"
+"""How a mismatch names a setting of JAX that has its usual value."""
 LIBRARIES = ("jax", "jaxlib", "flax")
 """Libraries of which another version may give other bits."""
 
@@ -23,8 +25,9 @@ LIBRARIES = ("jax", "jaxlib", "flax")
 class Fingerprint:
     """Versions by library, lanes (`auto` or their number), kind of device, digest of the code by task, and values.
 
-    `device` is None where only the shards know it. `values` has, for each task with its swept config choices, the
-    values that are in no column: parts of inputs, digests of files, descriptions of built objects.
+    `device` and `settings`, those of JAX that are not the usual ones, are None where nothing is executed. `values` has,
+    for each task with its swept config choices, the values that are in no column: parts of inputs, digests of files,
+    descriptions of built objects.
     """
 
     versions: Mapping[str, str]
@@ -32,6 +35,7 @@ class Fingerprint:
     device: str | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
         """All of it as one mapping from a label for people to a value."""
@@ -39,9 +43,10 @@ class Fingerprint:
         return self.describe_environment() | values
 
     def describe_environment(self) -> dict[str, Any]:
-        """Versions, lanes, device and code as one mapping from a label for people to a value."""
+        """Versions, lanes, device, settings and code as one mapping from a label for people to a value."""
         entries: dict[str, Any] = {f"version of {name}": version for name, version in self.versions.items()}
         entries |= {"lanes": self.lanes} | ({} if self.device is None else {"kind of device": self.device})
+        entries |= {f"setting {name}": value for name, value in (self.settings or {}).items()}
         return entries | {f"code of task {task}": digest for task, digest in self.code.items()}
 
     def merge(self, newer: "Fingerprint") -> "Fingerprint":
@@ -53,6 +58,7 @@ class Fingerprint:
             self.device if newer.device is None else newer.device,
             {**self.code, **newer.code},
             {**newer.values, **values},
+            self.settings if newer.settings is None else newer.settings,
         )
 
 
@@ -81,8 +87,11 @@ class Mismatch:
         return "; ".join(lines)
 
 
-def take_fingerprint(plan: Plan, device: str | None) -> Fingerprint:
-    """The fingerprint of a plan on this machine; `device` is the kind of device, None where shards will report it."""
+def take_fingerprint(plan: Plan, device: str | None, settings: Mapping[str, Any] | None) -> Fingerprint:
+    """The fingerprint of a plan on this machine.
+
+    `device` is the kind of device and `settings` are those of JAX; None where nothing is executed in this process.
+    """
     parameters = plan_parameters(plan)
     values: dict[str, dict[str, Any]] = {}
     for segment in plan.segments:
@@ -95,6 +104,7 @@ def take_fingerprint(plan: Plan, device: str | None) -> Fingerprint:
         device,
         {segment.task.name: _digest_code(segment.task) for segment in plan.segments},
         values,
+        settings,
     )
 
 
@@ -104,6 +114,10 @@ def find_mismatch(known: Fingerprint, parameters: Mapping[str, str], plan: Plan,
     Only entries that both fingerprints have are compared.
     """
     before, after = known.describe(), fingerprint.describe()
+    if known.settings is not None and fingerprint.settings is not None:
+        for name in {**known.settings, **fingerprint.settings}:
+            before.setdefault(f"setting {name}", USUAL)
+            after.setdefault(f"setting {name}", USUAL)
     changes = [f"{n} was {before[n]!r}, is {after[n]!r}" for n in after if n in before and before[n] != after[n]]
     missing = [name for name in plan_parameters(plan) if name not in parameters]
     return Mismatch(tuple(changes), tuple(missing), tuple(parameters))

@@ -22,6 +22,11 @@ class Folder:
         return self.path / "results.csv"
 
     @property
+    def checksums(self) -> Path:
+        """The checksums of the table; see `runner.storage.checksums`."""
+        return self.path / "results.crc"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "study.json"
 

@@ -15,7 +15,7 @@ from runner.storage.columns import Columns
 from runner.storage.fingerprint import Fingerprint, pack_fingerprint, unpack_fingerprint, upgrade_facts
 from runner.storage.run_index import RunIndex, pack_index, unpack_index
 
-FORMAT = 3
+FORMAT = 4
 OLDEST_FORMAT = 2
 
 
@@ -24,7 +24,9 @@ class Manifest:
     """What a study is: the columns of its table, the fingerprint of its rows, and the runs that its calls added.
 
     `planned` is the number of rows once all runs are done. `accepted` lists the contradictions that the user has
-    accepted, for people to read. `metrics` maps some outputs to `minimize` or `maximize`.
+    accepted, for people to read. `metrics` maps some outputs to `minimize` or `maximize`. `retries` are the rows,
+    counted from 0, that repeat earlier runs of the table and count instead of them; the last one may be incomplete.
+    `table_bytes` have checksums since the last call ended, None for a table of an earlier format, which has none.
     """
 
     columns: Columns
@@ -33,6 +35,18 @@ class Manifest:
     planned: int
     accepted: tuple[str, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
+    retries: tuple[range, ...] = ()
+    table_bytes: int | None = 0
+
+    def count_runs(self, rows: int) -> int:
+        """How many runs a table of so many rows has."""
+        return rows - sum(len(repeated) for repeated in clip_retries(self.retries, rows))
+
+
+def clip_retries(retries: Sequence[range], rows: int) -> tuple[range, ...]:
+    """The part of these ranges of rows that a table of so many rows has."""
+    clipped = [range(repeated.start, min(repeated.stop, rows)) for repeated in retries]
+    return tuple(repeated for repeated in clipped if repeated)
 
 
 def format_manifest(manifest: Manifest) -> str:
@@ -45,6 +59,8 @@ def format_manifest(manifest: Manifest) -> str:
         "planned": manifest.planned,
         "accepted": list(manifest.accepted),
         "metrics": dict(manifest.metrics),
+        "retries": [[repeated.start, repeated.stop] for repeated in manifest.retries],
+        "table_bytes": manifest.table_bytes,
         "indexes": [pack_index(index) for index in manifest.indexes],
     }
     return json.dumps(data, indent=1) + "\n"
@@ -60,7 +76,7 @@ def read_manifest(path: Path) -> Manifest | None:
             raise InvalidInputError(
                 f"{path} has format {data['format']}; this version of Seedbed reads {OLDEST_FORMAT} to {FORMAT}"
             )
-        return _parse_manifest(_upgrade(data) if data["format"] < FORMAT else data)
+        return _parse_manifest(_upgrade(data))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"{path} is damaged ({error}); move the folder away, or use another name") from error
 
@@ -82,13 +98,17 @@ def _parse_manifest(data: Mapping[str, Any]) -> Manifest:
         data["planned"],
         tuple(data["accepted"]),
         data.get("metrics", {}),
+        tuple(range(start, stop) for start, stop in data["retries"]),
+        data["table_bytes"],
     )
 
 
-def _upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest of format 2 with the names of format 3."""
-    indexes = [{**extent, "segments": extent["parts"]} for extent in data["extents"]]
-    return {**data, "fingerprint": upgrade_facts(data["facts"]), "indexes": indexes}
+def _upgrade(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A manifest of any format that is read with the names of the newest one."""
+    if data["format"] == 2:
+        indexes = [{**extent, "segments": extent["parts"]} for extent in data["extents"]]
+        data = {**data, "fingerprint": upgrade_facts(data["facts"]), "indexes": indexes}
+    return {"retries": [], "table_bytes": None, **data} if data["format"] < 4 else data
 
 
 def _parse_dtype(name: str) -> np.dtype[Any]:

@@ -14,31 +14,32 @@ from runner.storage.folder import Folder, write_file
 from runner.storage.lock import is_locked
 from runner.storage.manifest import Manifest, accept_changes, format_manifest, read_manifest
 from runner.storage.programs import join_programs
+from runner.storage.recovery import adopt_table, recover_table
 from runner.storage.saved import SavedStudy, read_saved_study
-from runner.storage.writer import append_part, read_first_number, recover_table
+from runner.storage.writer import append_part, read_first_number
 
 
-def open_saved_study(folder: Folder) -> SavedStudy:
+def open_saved_study(folder: Folder, *, accept: bool = False) -> SavedStudy:
     """The study in a folder, after its table has taken the parts that continue it.
 
     A part is removed after its rows are in the table, and rows that the table has are skipped: however this is
-    interrupted, the next call ends with the same bytes. Raises InvalidInputError for a damaged study, and
-    StudyFailedError if the disk refuses.
+    interrupted, the next call ends with the same bytes. `accept` takes a table that was changed. Raises
+    InvalidInputError for a damaged study, and StudyFailedError if the disk refuses.
     """
     manifest = read_manifest(folder.manifest)
     if manifest is None or not folder.parts:
-        return read_saved_study(folder)
+        return read_saved_study(folder, accept=accept)
     parts, incomplete_bytes = _recover_parts(folder, manifest)
     merged = merge_fingerprints(manifest, [part.folder for part in parts])
     if merged != manifest:
         write_file(folder.manifest, format_manifest(merged))
-    before = read_saved_study(folder)
+    before = read_saved_study(folder, accept=accept)
     rows = before.rows
     while parts and parts[0].numbers.start <= rows:
         part = parts.pop(0)
         if part.numbers.stop > rows:
             skip = rows - part.numbers.start
-            append_part(folder.results, part.folder.results, merged.columns, rows=rows, skip=skip)
+            append_part(folder, part.folder, merged.columns, rows=rows, skip=skip)
             rows = part.numbers.stop
         _remove_part(part.folder, folder)
     after = read_saved_study(folder)
@@ -58,10 +59,12 @@ def _recover_parts(folder: Folder, manifest: Manifest) -> tuple[list[_Part], int
     for part in folder.parts:
         if is_locked(part):
             continue
-        end = recover_table(part.results, manifest.columns)
+        if manifest.table_bytes is None and part.results.exists():  # written before there were checksums
+            adopt_table(part, manifest.columns)
+        end = recover_table(part, manifest.columns)
         incomplete_bytes += end.incomplete_bytes
         if end.rows and (first := read_first_number(part.results, manifest.columns)) is not None:
-            parts.append(_Part(part, range(first, end.rows)))
+            parts.append(_Part(part, range(first, first + end.rows)))
         else:
             shutil.rmtree(part.path)
     return parts, incomplete_bytes

@@ -23,9 +23,3 @@ def format_programs(rows: Iterable[Sequence[Any]]) -> str:
 def join_programs(text: str, more: str) -> str:
     """Two texts of `programs.csv` as one; the first may be empty."""
     return text + more.partition("\n")[2] if text else more
-
-
-def count_failures(text: str) -> tuple[int, list[str]]:
-    """How many runs of a `programs.csv` have failed, and the reasons."""
-    rows = [row for row in csv.DictReader(io.StringIO(text)) if row["failed"] != "0"]
-    return sum(int(row["failed"]) for row in rows), [row["reason"] for row in rows]

@@ -1,10 +1,11 @@
 """The reader of `results.csv`: one iteration over batches of rows, and small functions that reduce them."""
 
 import json
+import math
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,47 @@ import pyarrow.csv
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
 from runner.plan.status import Status
+from runner.storage.checksums import count_covered, read_records
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
+from runner.storage.folder import Folder
+from runner.storage.manifest import Manifest
 
 BATCH_BYTES = 1 << 24
+CELL_BYTES = 30
+"""What a number of an array takes in its cell at most: a whole row has to fit a batch."""
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
 
-def iterate_batches(
-    path: Path, types: Mapping[str, pa.DataType], *, skip_invalid: bool = False
-) -> Iterator[pa.RecordBatch]:
-    """The columns named in `types` of a table, some thousand rows at a time; an empty cell is null.
+def iterate_batches(folder: Folder, manifest: Manifest, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    """The columns named in `types` of a study's table, some thousand rows at a time; an empty cell is null.
 
-    Raises InvalidInputError for a table that cannot be read, with the row. `skip_invalid` leaves out rows with too few
-    or too many cells, such as the incomplete last row of a table that is being written.
+    Of a run that was repeated only the last row is read; rows without checksums, which another process may be writing,
+    are not read. Raises InvalidInputError for a table that cannot be read.
     """
+    if not folder.results.exists() or not folder.results.stat().st_size:
+        return
+    repeated = _find_repeated(folder, manifest)
+    first = 0
+    for batch in _iterate_rows(folder, manifest.columns, types):
+        stop = first + len(batch)
+        if repeated is not None:
+            batch = batch.filter(pa.array(~repeated[first:stop]))
+        first = stop
+        yield batch
+
+
+def _find_repeated(folder: Folder, manifest: Manifest) -> np.ndarray | None:
+    """Which rows of a table a later row counts instead of, bool `(rows,)`; None if there is no such row."""
+    if not manifest.retries:
+        return None
+    batches = _iterate_rows(folder, manifest.columns, {"run": pa.int64()})
+    numbers = np.concatenate([batch.column(0).to_numpy() for batch in batches])
+    return pd.Index(numbers).duplicated(keep="last")
+
+
+def _iterate_rows(folder: Folder, columns: Columns, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    path = folder.results
     convert = pyarrow.csv.ConvertOptions(
         column_types=dict(types),
         include_columns=list(types),
@@ -38,39 +65,70 @@ def iterate_batches(
         quoted_strings_can_be_null=False,
         null_values=[""],
     )
-    reading = pyarrow.csv.ReadOptions(block_size=BATCH_BYTES)
-    handler = (lambda _: "skip") if skip_invalid else None
-    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=handler)
+    cells = sum(math.prod(output.shape) for output in columns.outputs)
+    reading = pyarrow.csv.ReadOptions(block_size=max(BATCH_BYTES, 2 * CELL_BYTES * cells))
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
-        with pyarrow.csv.open_csv(path, reading, parsing, convert) as reader:
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        rows = pa.py_buffer(content).slice(0, _find_end(folder, content))
+        with pyarrow.csv.open_csv(pa.BufferReader(rows), reading, parsing, convert) as reader:
             yield from reader
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InvalidInputError(
-            f"{path} cannot be read: {error}. The command that made the study truncates an incomplete last row"
-        ) from error
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def read_keyed_batches(
-    path: Path, columns: Columns
-) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Rows grouped by their static cells: the key of these, the traced scalars and the scalar outputs, `(rows,)`.
+def _find_end(folder: Folder, content: mmap.mmap) -> int:
+    """Where the last whole line ends that has a checksum."""
+    records = read_records(folder.checksums)
+    size = len(content) if records is None else min(len(content), count_covered(records))
+    return content.rfind(b"\n", 0, size) + 1
 
-    Rows of failed runs have no outputs.
+
+def read_run_numbers(folder: Folder, manifest: Manifest) -> np.ndarray:
+    """The number of the run in each row of a table, int64 `(rows,)`, repeated ones included."""
+    batches = _iterate_rows(folder, manifest.columns, {"run": pa.int64()})
+    return np.concatenate([np.empty(0, np.int64), *(pc.fill_null(b.column(0), -1).to_numpy() for b in batches)])
+
+
+@dataclass(frozen=True)
+class KeyedRows:
+    """Rows with equal static cells, whose `key` they have, and equal `status`.
+
+    `numbers` are the runs' numbers, int64 `(rows,)`. `traced` are their traced scalars and `outputs` the scalar
+    outputs, `(rows,)` each; a failed run has none. `reason` is the first one of failed runs.
     """
+
+    key: str
+    status: Status
+    numbers: np.ndarray
+    traced: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+    reason: str | None
+
+
+def read_keyed_rows(folder: Folder, manifest: Manifest) -> Iterator[KeyedRows]:
+    """All rows of a table, grouped by their static cells and status. Raises InvalidInputError for an unknown status."""
+    columns = manifest.columns
     scalars = [output for output in columns.outputs if output.shape == ()]
     traced = [name for name, kind in columns.parameters.items() if kind in TRACED_TYPES]
     static = ["task", *(name for name in columns.parameters if name not in traced)]
-    types = {name: pa.string() for name in (*static, "status")}
+    types = {name: pa.string() for name in (*static, "status", "reason")}
     types |= {name: pa.from_numpy_dtype(columns.parameters[name]) for name in traced}
-    types |= {output.name: _stored_type(output) for output in scalars}
-    for batch in iterate_batches(path, types):
+    types |= {output.name: _stored_type(output) for output in scalars} | {"run": pa.int64()}
+    for batch in iterate_batches(folder, manifest, types):
         for values, group in batch.to_pandas().groupby([*static, "status"], dropna=False, sort=False):
             *cells, status = values
+            if status not in list(Status):
+                run = group["run"].iloc[0]
+                raise InvalidInputError(f"{folder.results}: run {run} has the status {status!r}; {', '.join(Status)}")
             key = cells_key({n: c if isinstance(c, str) else None for n, c in zip(static, cells, strict=True)})
             given = [name for name in traced if group[name].notna().all()]
             numbers = {name: group[name].to_numpy().astype(columns.parameters[name]) for name in given}
             outputs = [] if status == Status.FAILED else scalars
-            yield key, numbers, {output.name: group[output.name].to_numpy() for output in outputs}
+            found = {output.name: group[output.name].to_numpy() for output in outputs}
+            reason = group["reason"].iloc[0] if status == Status.FAILED else None
+            yield KeyedRows(key, Status(status), group["run"].to_numpy(), numbers, found, reason)
 
 
 @dataclass(frozen=True)
@@ -90,14 +148,15 @@ class CodedRows:
     outputs: Mapping[str, Any]
 
 
-def read_coded_rows(path: Path, columns: Columns, outputs: Sequence[str]) -> Iterator[CodedRows]:
+def read_coded_rows(folder: Folder, manifest: Manifest, outputs: Sequence[str]) -> Iterator[CodedRows]:
     """The table in batches of rows with the chosen outputs only; memory does not grow with the other outputs."""
+    columns = manifest.columns
     static = [name for name in ("task", *columns.parameters) if name != "seed"]
     chosen = {output.name: output for output in columns.outputs if output.name in outputs}
     types = {"run": pa.int64(), **dict.fromkeys([*static, "status"], _DICTIONARY)}
     types |= {name: pa.float64() if _is_number(output) else pa.string() for name, output in chosen.items()}
     types |= {"seed": pa.uint32()} if columns.parameters.get("seed") == "uint32" else {}
-    for batch in iterate_batches(path, types):
+    for batch in iterate_batches(folder, manifest, types):
         cells = {name: batch.column(name) for name in batch.schema.names}
         names = np.array([*cells["status"].dictionary.to_pylist(), Status.FAILED.value], dtype=object)
         no_seed = np.full(len(batch), -1, dtype=np.int64)
@@ -111,50 +170,53 @@ def read_coded_rows(path: Path, columns: Columns, outputs: Sequence[str]) -> Ite
         )
 
 
-def count_statuses(path: Path) -> Counter[str]:
-    """How many rows of a table have which status; an incomplete last row is not counted."""
+def count_statuses(folder: Folder, manifest: Manifest) -> Counter[str]:
+    """How many runs of a table have which status."""
     counts: Counter[str] = Counter()
-    for batch in iterate_batches(path, {"status": pa.string()}, skip_invalid=True) if path.exists() else ():
+    for batch in iterate_batches(folder, manifest, {"status": pa.string()}):
         counts.update(_count_values(batch.column(0)))
     return counts
 
 
-def count_reasons(path: Path, numbers: np.ndarray | None = None) -> Counter[str]:
+def count_reasons(folder: Folder, manifest: Manifest, numbers: np.ndarray | None = None) -> Counter[str]:
     """How many failed runs have which reason, of the runs with these numbers, or of all."""
     counts: Counter[str] = Counter()
-    for batch in iterate_batches(path, {"run": pa.int64(), "reason": pa.string()}):
+    for batch in iterate_batches(folder, manifest, {"run": pa.int64(), "reason": pa.string()}):
         if numbers is not None:
             batch = batch.filter(pa.array(np.isin(batch.column("run").to_numpy(), numbers)))
         counts.update(_count_values(batch.column("reason")))
     return counts
 
 
-def read_arrays(path: Path, name: str, numbers: np.ndarray) -> list[np.ndarray | None]:
+def read_arrays(folder: Folder, manifest: Manifest, name: str, numbers: np.ndarray) -> list[np.ndarray | None]:
     """An array output of the runs with these numbers, float64 each, in their order; None where a run has none."""
     cells: dict[int, str] = {}
     last = int(numbers.max(initial=-1))
-    for batch in iterate_batches(path, {"run": pa.int64(), name: pa.string()}):
+    for batch in iterate_batches(folder, manifest, {"run": pa.int64(), name: pa.string()}):
         runs = batch.column("run").to_numpy()
         kept = batch.filter(pa.array(np.isin(runs, numbers)))
         cells.update(zip(kept.column("run").to_pylist(), kept.column(name).to_pylist(), strict=True))
-        if len(runs) and runs[-1] >= last:
+        if len(runs) and runs[-1] >= last and not manifest.retries:
             break
     texts = [cells.get(int(number)) for number in numbers]
     return [None if text is None else np.array(json.loads(text), dtype=float) for text in texts]
 
 
-def read_frame(path: Path, columns: Columns) -> pd.DataFrame:
+def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
     """The whole table in run order, with the dtypes of its values, and arrays as NumPy arrays.
 
     A column with empty cells has a dtype that can represent them.
     """
+    columns = manifest.columns
     kinds = {"int64": pa.int64(), "bool": pa.bool_(), **{kind: pa.from_numpy_dtype(kind) for kind in TRACED_TYPES}}
     parameters = {name: kinds.get(kind, pa.string()) for name, kind in columns.parameters.items()}
     outputs = {o.name: _stored_type(o) if o.shape == () else pa.string() for o in columns.outputs}
     types = {"run": pa.int64(), "task": pa.string(), **parameters, **outputs}
     types |= {"status": pa.string(), "reason": pa.string()}
     schema = pa.schema(list(types.items()))
-    frame = pa.Table.from_batches(list(iterate_batches(path, types)), schema).to_pandas()
+    frame = pa.Table.from_batches(list(iterate_batches(folder, manifest, types)), schema).to_pandas()
+    if manifest.retries:
+        frame = frame.sort_values("run", ignore_index=True)
     for output in columns.outputs:
         if output.shape != ():
             frame[output.name] = [_parse_array(cell, output) for cell in frame[output.name]]

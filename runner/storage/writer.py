@@ -1,30 +1,31 @@
-"""The writer of `results.csv`: rows are formatted, appended, synced, and truncated to the last complete one."""
+"""The writer of `results.csv`: rows are formatted, appended, synced, and summed."""
 
-import csv
 import errno
-import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from runner.errors import InvalidInputError, StudyFailedError
+from runner.errors import StudyFailedError
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
 from runner.plan.status import Status
+from runner.storage.checksums import sum_rows
 from runner.storage.columns import Columns, format_cell, static_cells
+from runner.storage.folder import Folder
 
 SYNC_SECONDS = 1.0
 """Rows are synced to disk at least this often; it bounds what a power failure costs."""
-COPY_BYTES = 1 << 24
+COPY_BYTES = 1 << 19
+"""Rows that are copied, and summed, at once."""
 
 _PLAIN = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
@@ -87,94 +88,60 @@ def _find_status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
 
 
 @contextmanager
-def open_table(path: Path, header: bytes) -> Iterator[Callable[[bytes], None]]:
-    """Opens the table, creating it with its header if there is none, and yields the function that appends rows.
+def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None]]:
+    """Opens a study's table, creating it with its header if there is none, and yields the function that appends rows.
 
-    All rows are on disk when the context ends. Raises StudyFailedError if the disk refuses a write.
+    Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. All rows
+    are on disk when the context ends. Raises StudyFailedError if the disk refuses a write.
     """
-    synced = time.monotonic()
+    path, synced, unsynced = folder.results, time.monotonic(), bytearray()
 
     def sync() -> None:
         nonlocal synced
-        file.flush()
-        os.fsync(file.fileno())
-        if os.fstat(file.fileno()).st_nlink == 0:
+        table.flush()
+        os.fsync(table.fileno())
+        if os.fstat(table.fileno()).st_nlink == 0:
             raise OSError(errno.ENOENT, "the file was deleted")
+        checksums.write(unsynced)
+        checksums.flush()
+        unsynced.clear()
         synced = time.monotonic()
 
     def append(rows: bytes) -> None:
-        file.write(rows)
+        table.write(rows)
+        unsynced.extend(sum_rows(rows))
         if time.monotonic() - synced > SYNC_SECONDS:
             sync()
 
     try:
-        with path.open("ab") as file:
-            if file.tell() == 0:
+        with folder.checksums.open("ab") as checksums, path.open("ab") as table:
+            if table.tell() == 0:
                 append(header)
-            yield append
-            sync()
+            try:
+                yield append
+            finally:
+                sync()
+            os.fsync(checksums.fileno())
     except OSError as error:
         raise StudyFailedError(f"cannot append to {path}: {error.strerror}; the same command resumes it") from error
 
 
-def append_part(path: Path, part: Path, columns: Columns, *, rows: int, skip: int) -> None:
-    """Appends the rows of the table at `part` to the one at `path`, which has `rows` rows, without the first `skip`.
+def append_part(folder: Folder, part: Folder, columns: Columns, *, rows: int, skip: int) -> None:
+    """Appends the rows of a part to the table of its study, which has `rows` rows, without the first `skip`.
 
     All rows are on disk when this returns. Raises StudyFailedError if the disk refuses a write.
     """
     if rows == 0:
-        with part.open("rb") as file:
+        with part.results.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        shutil.copyfile(part.checksums, folder.checksums)  # first: a table without checksums would be refused
+        os.replace(part.results, folder.results)
         return
-    with open_table(path, columns.header) as append, part.open("rb") as file:
+    with open_table(folder, columns.header) as append, part.results.open("rb") as file:
         for _ in range(1 + skip):
             file.readline()
-        while content := file.read(COPY_BYTES):
+        while content := file.read(COPY_BYTES) + file.readline():
             append(content)
-
-
-@dataclass(frozen=True)
-class TableEnd:
-    """Where a table ends: the number of its rows, the cells of the last one, and the bytes of an incomplete row."""
-
-    rows: int = 0
-    cells: Mapping[str, str] = field(default_factory=dict)
-    incomplete_bytes: int = 0
-
-
-def recover_table(path: Path, columns: Columns, *, truncate: bool = True) -> TableEnd:
-    """Truncates a table to its last complete row. Raises InvalidInputError if it does not have these columns.
-
-    An interrupted write leaves part of a line, or zeros where space was allocated but no content written. Without
-    `truncate` the file, which another process may be writing, is only read.
-    """
-    if not path.exists():
-        return TableEnd()
-    with path.open("r+b" if truncate else "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        end, last = _find_last_line(file, size) if size else (0, b"")
-        if end and file.read(len(columns.header)) != columns.header:
-            header = columns.header.decode().strip()
-            raise InvalidInputError(f"{path} does not begin with the columns of this study: {header}")
-        if truncate and end < size:
-            file.truncate(end)
-            os.fsync(file.fileno())
-    if end == 0 or last == b"":
-        return TableEnd(incomplete_bytes=size - end)
-    cells = dict(zip(columns.names, next(csv.reader([last.decode()]), []), strict=False))
-    if len(cells) != len(columns.names) or not cells["run"].isdigit():
-        raise InvalidInputError(f"{path} does not end with a row of this study: {last[:60].decode()!r}")
-    return TableEnd(int(cells["run"]) + 1, cells, size - end)
-
-
-def _find_last_line(file: BinaryIO, size: int) -> tuple[int, bytes]:
-    """Where the last complete line ends, and that line; the line is empty if it is the header or there is none."""
-    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as content:
-        zero = content.find(b"\0")
-        end = content.rfind(b"\n", 0, size if zero < 0 else zero) + 1
-        start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
-        return end, content[start:end].rstrip(b"\n") if start else b""
 
 
 def read_first_number(path: Path, columns: Columns) -> int | None:

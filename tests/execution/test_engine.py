@@ -27,6 +27,7 @@ def test_a_single_run_writes_its_row_and_shows_it(toy):
         ".lock",
         "environment.json",
         "programs.csv",
+        "results.crc",
         "results.csv",
         "study.json",
     ]
