@@ -312,9 +312,11 @@ def test_what_is_not_there_is_refused(study, capsys):
     assert command(study.parent / "nowhere") == 2
     assert "holds no study" in capsys.readouterr().err
     content = (study / "results.csv").read_bytes()
-    (study / "results.csv").write_bytes(content + b"24,noisy,0")
+    (study / "results.csv").write_bytes(content + b"24,noisy,0")  # as while it is being written
+    assert command(study) == 0
+    (study / "results.csv").write_bytes(content.replace(b"ok", b"ko", 1))
     assert command(study) == 2
-    assert "truncates an incomplete last row" in capsys.readouterr().err
+    assert "is not as the study wrote it: the first difference is in line 2" in capsys.readouterr().err
 
 
 def test_a_filter_and_the_outputs_for_programs(study, capsys):
