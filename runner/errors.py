@@ -8,7 +8,10 @@ class SeedbedError(Exception):
 
 
 class InvalidInputError(SeedbedError):
-    """A usage error: the message states the rule, the value given and the valid values."""
+    """A usage error: the message states the rule, the value given and the valid values.
+
+    Its notes are lines for the terminal that tell where in the user's own files it arose.
+    """
 
     exit_status = 2
 
@@ -27,3 +30,9 @@ class StudyInterruptedError(SeedbedError):
 
     def __str__(self) -> str:
         return self.message
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and the first line of an error."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -175,10 +175,12 @@ def _describe_unfinished(saved: SavedStudy) -> str:
 
 def trace_pending(call: Call, study: Study) -> "Schedule":
     """Traces the groups that have pending runs. Raises InvalidInputError if a new study has none that can be traced."""
-    from runner.execution.schedule import make_schedule
+    from runner.execution.schedule import check_metrics, make_schedule
 
     pending = study.saved.find_pending(call.plan, study.index)
-    return make_schedule(call.plan, pending, is_resumed=study.saved.is_last_sweep(study.index))
+    schedule = make_schedule(call.plan, pending, is_resumed=study.saved.is_last_sweep(study.index))
+    check_metrics(schedule, study.saved.manifest.columns.outputs if study.saved.manifest else ())
+    return schedule
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
