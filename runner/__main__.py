@@ -35,7 +35,8 @@ def leave(error: Exception, *, show_traceback: bool = False) -> NoReturn:
     """Ends the process with a message on standard error, after the traceback if it is wanted."""
     if show_traceback:
         traceback.print_exception(error)
-    print(f"error: {explain_error(error)}", file=sys.stderr)
+    notes = getattr(error, "__notes__", ())  # where in the user's own files it arose
+    print("\n".join([f"error: {explain_error(error)}", *notes]), file=sys.stderr)
     sys.exit(exit_status(error))
 
 

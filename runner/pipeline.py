@@ -224,10 +224,12 @@ def _describe_unfinished(saved: SavedStudy) -> str:
 
 def trace_pending(call: Call, study: Study) -> "Schedule":
     """Traces the groups that have pending runs. Raises InvalidInputError if a new study has none that can be traced."""
-    from runner.execution.schedule import make_schedule
+    from runner.execution.schedule import check_metrics, make_schedule
 
     is_resumed = study.saved.is_last_sweep(study.index)
-    return make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed)
+    schedule = make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed)
+    check_metrics(schedule, study.saved.manifest.columns.outputs if study.saved.manifest else ())
+    return schedule
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import invalidate_caches
 from pathlib import Path
+from textwrap import dedent
 
 import jax
 import pandas as pd
@@ -88,6 +90,32 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def toy(runner: Runner) -> Runner:
     """The command line with the tests' own configs, whose tasks have a closed form: `toy("task=line")`."""
     return lambda *arguments: runner("--config-dir", str(ROOT / "tests" / "conf"), *arguments)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Writes a user's own modules and YAML into the working directory: `lab({"my_lab.py": "…"})`.
+
+    The modules are forgotten afterwards, so that another test may have some of the same name.
+    """
+    from runner.plan.contract import load_task
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load_task.cache_clear()
+
+    def write(contents: dict[str, str]) -> None:
+        for name, text in contents.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dedent(text))
+        invalidate_caches()
+
+    yield write
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), "")
+        if Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+    load_task.cache_clear()
 
 
 def start_command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":

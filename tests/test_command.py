@@ -15,7 +15,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner.plan.contract import load_task
+from runner.plan.contract import load_function, load_task
 from runner.plan.inputs import build_array, describe_input
 
 REFUSED = [
@@ -76,7 +76,8 @@ REFUSED = [
     (("--config-dir", "nowhere"), "nowhere' not found", ""),
     (("task._target_=my_lab.nothing",), "cannot import 'my_lab.nothing'", "my_lab"),
     (("task._target_=tasks.bridge.nothing",), "cannot import 'tasks.bridge.nothing'", "nothing"),
-    (("task._target_=math.pi",), "'math.pi' is not a function", "float"),
+    (("task._target_=math.sin",), "_target_ 'math.sin' is not allowed", "standard library"),
+    (("task._target_=tasks.parity.cases.CASES",), "'tasks.parity.cases.CASES' is not a function", "dict"),
     (("task._target_=null",), "task has no _target_", ""),
     (("task.outputs=[a,b,c]", "task.metrics=null"), "returns an array of shape (2,)", "['a', 'b', 'c']"),
     (("task.outputs=[a,b]",), "task 'mixed_train': metrics must map outputs", "the outputs are: a, b"),
@@ -231,7 +232,7 @@ def test_one_lane_has_the_bits_of_the_plain_function(runner, arguments):
     }
     arrays |= {"lr": np.float32(config.lr)} if "lr" in config else {}
     static = {name: config[name] for name in ("features", "hidden") if name in config}
-    plain = jax.jit(lambda seed, arrays: loaded.function(seed=seed, **arrays, **static))
+    plain = jax.jit(lambda seed, arrays: load_function(loaded)(seed=seed, **arrays, **static))
     frame = runner("-m", *arguments, "lanes=1", "seed=range(0,40)").frame
     for seed, row in frame.iterrows():
         expected = np.asarray(plain(np.uint32(seed), arrays))

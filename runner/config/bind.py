@@ -24,8 +24,10 @@ from runner.config.compose import (
 from runner.config.overrides import SweptKey, Zip, parse_sweep
 from runner.config.settings import Settings
 from runner.plan.contract import Built, Kind, Parameter, Task, infer_kind
+from runner.plan.imports import find_attribute, import_object
 from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
+from runner.plan.targets import check_object, check_target, list_targets
 from runner.plan.values import convert_value, freeze
 
 
@@ -118,14 +120,23 @@ def _replace_leaf(values: Mapping[str, Any], path: Sequence[str], value: Any) ->
 
 def _convert(task: Task, parameter: Parameter, value: Any) -> Any:
     if isinstance(value, Mapping) and "_target_" in value:
-        value = _build_object(json.dumps(value, sort_keys=True))
+        value = _build_object(f"task {task.name!r}: {parameter.name}", json.dumps(value, sort_keys=True))
     return convert_value(task, parameter, value)
 
 
 @cache
-def _build_object(text: str) -> Built:
-    """What a `_target_` builds, once for equal descriptions, because two equal optimizers do not compare equal."""
-    return Built(text, instantiate(json.loads(text), _convert_="all"))
+def _build_object(owner: str, text: str) -> Built:
+    """What a `_target_` builds, once for equal descriptions, because two equal optimizers do not compare equal.
+
+    Raises InvalidInputError for a path that is not allowed or cannot be imported.
+    """
+    description = json.loads(text)
+    targets = list(list_targets(owner, description))
+    for target in targets:
+        check_target(owner, target)
+    for target in targets:
+        check_object(owner, target, import_object(owner, target, find_attribute))
+    return Built(text, instantiate(description, _convert_="all"))
 
 
 def _build_axis(task: Task, keys: Zip) -> Axis:

@@ -84,8 +84,7 @@ def load_declared_task(config: DictConfig) -> Task:
     if not isinstance(declared, dict) or not declared.get("_target_"):
         raise InvalidInputError("task has no _target_, the dotted path of its function")
     name = str(declared.get("name") or declared["_target_"])
-    outputs = declared.get("outputs") or ()
-    outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
+    outputs = _read_outputs(name, declared)
     metrics = _read_mapping(name, declared, "metrics", "{loss: minimize}")
     eager = tuple((key, freeze(value)) for key, value in _read_mapping(name, declared, "eager", "{mode: eager}"))
     directions = tuple((key, str(value)) for key, value in metrics)
@@ -109,6 +108,14 @@ def _compose_options(config: DictConfig, assignments: Assignments) -> DictConfig
         option = " ".join(lines)
         raise InvalidInputError(f"{option} has a sweep itself, over {', '.join(nested)}; run it as a separate study")
     return composed
+
+
+def _read_outputs(task: str, declared: Mapping[Any, Any]) -> tuple[str, ...]:
+    given = declared.get("outputs")
+    names = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(f"task {task!r}: outputs must be a name, or a list of names, got {given!r}")
+    return tuple(names)
 
 
 def _read_mapping(task: str, declared: Mapping[Any, Any], name: str, example: str) -> tuple[tuple[str, Any], ...]:

@@ -1,13 +1,13 @@
 """The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from runner import program
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
+from runner.plan.contract import Output, load_function
 from runner.plan.pending import Block, PendingRuns, cut_blocks, iterate_blocks
 from runner.plan.segments import Plan
 from runner.program import TracedTask
@@ -75,26 +75,48 @@ def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] 
     """
     groups: dict[str, TracedTask | str] = {}
     again = {block.segment for block in repeated}
+    refusals: list[InvalidInputError] = []
     for signature, segments in plan.groups.items():
         if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
             continue
+        segment = plan.segments[segments[0]]
+        load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
         try:
-            groups[signature] = program.trace_segment(plan.segments[segments[0]], lanes=plan.lanes, block=plan.block)
+            groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
         except InvalidInputError as refusal:
             groups[signature] = str(refusal)
-    if not is_resumed:
-        _check_traced(groups)
+            refusals.append(refusal)
+    if refusals and len(refusals) == len(groups) and not is_resumed:
+        raise _summarize_refusals(refusals) from refusals[0]
     threads = plan.threads or program.count_cores()
     sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
     return Schedule(plan, pending, groups, sizes, threads, repeated)
 
 
-def _check_traced(groups: Groups) -> None:
-    refusals = [group for group in groups.values() if isinstance(group, str)]
-    if groups and len(refusals) == len(groups):
-        others = len(refusals) - 1
-        rest = f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""
-        raise InvalidInputError(refusals[0] + rest)
+def check_metrics(schedule: Schedule, known: Collection[Output]) -> None:
+    """Raises InvalidInputError for a metric that no traced group of its task returns, and `known` does not have.
+
+    A task is left out if some group of it cannot be traced, since that one might return the metric.
+    """
+    for task in {segment.task.name: segment.task for segment in schedule.plan.segments}.values():
+        groups = [group for name, group in schedule.groups.items() if schedule.describe_group(name)[1] == task.name]
+        traced = [group for group in groups if isinstance(group, TracedTask)]
+        if not traced or len(traced) < len(groups):
+            continue
+        names = dict.fromkeys(output.name for output in (*known, *(o for group in traced for o in group.outputs)))
+        for metric, _ in task.metrics:
+            if metric not in names:
+                has = ", ".join(names) or "none"
+                raise InvalidInputError(f"task {task.name!r}: metrics names {metric!r}; the outputs are: {has}")
+
+
+def _summarize_refusals(refusals: Sequence[InvalidInputError]) -> InvalidInputError:
+    others = len(refusals) - 1
+    rest = f" (and {others} other {'groups' if others > 1 else 'group'})" if others else ""
+    summary = InvalidInputError(f"{refusals[0]}{rest}")
+    for note in getattr(refusals[0], "__notes__", ()):
+        summary.add_note(note)
+    return summary
 
 
 def size_block(runs: int, group: TracedTask | str, threads: int) -> int:

@@ -6,20 +6,23 @@ others are static: another value is another program.
 
 import inspect
 import math
-import pkgutil
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from runner.errors import InvalidInputError
+from runner.errors import InvalidInputError, describe_error
+from runner.plan.imports import import_object
+from runner.plan.signature import MISSING, Declared, plain_types, read_declaration
+from runner.plan.targets import check_object, check_target
 
-MISSING = inspect.Parameter.empty
+NAME_RULE = "the name of an output is printable text that does not begin with =, +, - or @"
+"""A spreadsheet would execute a header that begins so."""
 
 
 class Kind(Enum):
@@ -37,7 +40,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named argument of a task; `types` are the Python types that a static value may have, empty for any type."""
+    """A named argument of a task.
+
+    `types` are the Python types that a static value or a float may have, empty for any type, and for an array.
+    """
 
     name: str
     kind: Kind
@@ -58,7 +64,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Task:
-    """A function with the name that the user selects it by.
+    """A function, by its dotted path `target`, with the name that the user selects it by.
 
     `outputs` names what the function returns; it is empty if the function returns a dict or a single array.
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
@@ -67,7 +73,6 @@ class Task:
 
     name: str
     target: str
-    function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
     outputs: tuple[str, ...]
     metrics: tuple[tuple[str, str], ...] = ()
@@ -121,25 +126,52 @@ def load_task(
     metrics: tuple[tuple[str, str], ...] = (),
     eager: tuple[tuple[str, Any], ...] = (),
 ) -> Task:
-    """Imports the function at a dotted path and reads its signature.
+    """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
-    Raises InvalidInputError if it cannot be imported or called with keyword arguments, and for `metrics` or `eager`
-    that name no output or no static parameter.
+    Raises InvalidInputError for a path that is not allowed, for a function that cannot be imported or called with
+    keyword arguments, and for `outputs`, `metrics` or `eager` that break a rule or name no output or static parameter.
     """
+    owner = f"task {name!r}"
+    _check_outputs(owner, outputs)
     for metric, direction in metrics:
         if direction not in ("minimize", "maximize") or (outputs and metric not in outputs):
             has = f"; the outputs are: {', '.join(outputs)}" if outputs else ""
             raise InvalidInputError(
-                f"task {name!r}: metrics must map outputs to minimize or maximize, got {metric}: {direction}{has}"
+                f"{owner}: metrics must map outputs to minimize or maximize, got {metric}: {direction}{has}"
             )
-    function = _import_function(name, target)
-    parameters = _read_signature(name, function)
+    check_target(owner, target, is_task=True)
+    declared = read_declaration(target)
+    if declared is None:
+        declared = _read_signature(owner, target, _import_function(owner, target))
+    parameters = tuple(map(_make_parameter, declared))
     static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
     for key, _ in eager:
         if key not in static:
             has = ", ".join(static) or "none"
-            raise InvalidInputError(f"task {name!r}: eager must name static parameters, got {key!r}; they are: {has}")
-    return Task(name, target, function, parameters, outputs, metrics, eager)
+            raise InvalidInputError(f"{owner}: eager must name static parameters, got {key!r}; they are: {has}")
+    return Task(name, target, parameters, outputs, metrics, eager)
+
+
+def load_function(task: Task) -> Callable[..., Any]:
+    """Imports the function of a task.
+
+    Raises InvalidInputError if it cannot be imported, is no function or one that is not allowed, or if its parameters
+    are not those that were read from its source.
+    """
+    owner = f"task {task.name!r}"
+    function = _import_function(owner, task.target)
+    parameters = tuple(map(_make_parameter, _read_signature(owner, task.target, function)))
+    if parameters != task.parameters:
+        raise InvalidInputError(
+            f"{owner}: {task.target!r} has other parameters than its source declares; "
+            "the module must not replace the function, or change its signature"
+        )
+    return function
+
+
+def is_output_name(name: Any) -> bool:
+    """Whether an output may have this name, by `NAME_RULE`."""
+    return isinstance(name, str) and name != "" and name.isprintable() and name[0] not in "=+-@"
 
 
 def infer_kind(parameter: Parameter, value: Any) -> Parameter:
@@ -153,48 +185,57 @@ def infer_kind(parameter: Parameter, value: Any) -> Parameter:
     return parameter
 
 
-def _import_function(name: str, target: str) -> Callable[..., Any]:
-    try:
-        function = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidInputError(f"task {name!r}: cannot import {target!r}: {error}") from error
-    if not callable(function):
-        raise InvalidInputError(f"task {name!r}: {target!r} is not a function but a {type(function).__name__}")
+def _check_outputs(owner: str, outputs: tuple[str, ...]) -> None:
+    for name in outputs:
+        if not is_output_name(name):
+            raise InvalidInputError(f"{owner}: {NAME_RULE}, got {name!r} in outputs")
+        if outputs.count(name) > 1:
+            raise InvalidInputError(f"{owner}: outputs has {name!r} more than once")
+
+
+def _import_function(owner: str, target: str) -> Callable[..., Any]:
+    function = import_object(owner, target)
+    if not callable(function) or isinstance(function, type | ModuleType):
+        kind = "class" if isinstance(function, type) else type(function).__name__
+        raise InvalidInputError(f"{owner}: {target!r} is not a function but a {kind}")
+    check_object(owner, target, function, is_task=True)
     return function
 
 
-def _read_signature(name: str, function: Callable[..., Any]) -> tuple[Parameter, ...]:
+def _read_signature(owner: str, target: str, function: Callable[..., Any]) -> tuple[Declared, ...]:
     try:
-        hints = typing.get_type_hints(function)
+        signature, hints = inspect.signature(function), _read_hints(function)
+    except Exception as error:  # of annotations, which are expressions, or because there is no signature
+        raise InvalidInputError(f"{owner}: {target!r} has no readable signature: {describe_error(error)}") from error
+    for parameter in signature.parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise InvalidInputError(
+                f"{owner}: every parameter must be usable as a keyword argument, {str(parameter)!r} is not"
+            )
+    return tuple(
+        Declared(name, plain_types(hints[name]) if name in hints else None, parameter.default)
+        for name, parameter in signature.parameters.items()
+    )
+
+
+def _read_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    while isinstance(function, partial):
+        function = function.func
+    annotated = function if hasattr(function, "__annotations__") else type(function).__call__
+    try:
+        return typing.get_type_hints(annotated)
     except NameError:  # an annotation that only a type checker can resolve
-        hints = {}
-    signature = inspect.signature(function)
-    return tuple(_read_parameter(name, p, hints.get(p.name, MISSING)) for p in signature.parameters.values())
+        return {}
 
 
-def _read_parameter(task: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
-    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise InvalidInputError(
-            f"task {task!r}: every parameter must be usable as a keyword argument, {str(parameter)!r} is not"
-        )
-    if parameter.name == "seed":
-        return Parameter("seed", Kind.SEED, (int,), parameter.default)
-    if hint is MISSING and parameter.default not in (MISSING, None):
-        hint = type(parameter.default)
-    plain = _plain_types(hint)
-    scalar = Kind.FLOAT if float in plain else Kind.STATIC
-    kind = Kind.ARRAY if any(_is_array(member) for member in plain) else scalar
-    return Parameter(parameter.name, kind, plain, parameter.default)
-
-
-def _plain_types(hint: Any) -> tuple[type, ...]:
-    """The plain types of an annotation, those of a union separately; none if it names none."""
-    if hint is MISSING or hint is Any:
-        return ()
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(member for arm in typing.get_args(hint) for member in _plain_types(arm))
-    plain = typing.get_origin(hint) or hint
-    return (plain,) if isinstance(plain, type) else ()
+def _make_parameter(declared: Declared) -> Parameter:
+    if declared.name == "seed":
+        return Parameter("seed", Kind.SEED, (int,), declared.default)
+    is_plain = declared.default is not MISSING and declared.default is not None
+    plain = declared.types if declared.types is not None else (type(declared.default),) if is_plain else ()
+    if any(_is_array(member) for member in plain):
+        return Parameter(declared.name, Kind.ARRAY, (), declared.default)
+    return Parameter(declared.name, Kind.FLOAT if float in plain else Kind.STATIC, plain, declared.default)
 
 
 def _is_array(member: type) -> bool:

@@ -9,6 +9,7 @@ The capacity C and the lanes W are fixed, the number of runs n is an argument. S
 neighbours are, and a signature is compiled once.
 """
 
+from runner.errors import describe_error
 from runner.program.cache import enable_cache
 from runner.program.devices import count_cores, describe_devices, list_settings, put_input, use_cpu_only
 from runner.program.executable import (
@@ -19,7 +20,7 @@ from runner.program.executable import (
     halve_program,
     run_program,
 )
-from runner.program.trace import TracedTask, describe_error, trace_segment
+from runner.program.trace import TracedTask, trace_segment
 
 __all__ = [
     "CompilationError",

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from runner.errors import describe_error
 from runner.plan.contract import Output
 from runner.program.cache import count_hits, watch_cache
-from runner.program.trace import Arrays, TracedTask, describe_error
+from runner.program.trace import Arrays, TracedTask
 
 
 class OutOfMemoryError(Exception):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from runner.plan.contract import Output, Task
+from runner.plan.contract import NAME_RULE, Output, Task, is_output_name
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["categories"])
@@ -34,6 +34,8 @@ def name_outputs(task: Task, returned: Any) -> Returned:
     if isinstance(returned, Mapping):
         if names and set(names) != set(returned):
             raise TypeError(f"returns {sorted(returned)}, but task.outputs names {list(names)}")
+        if wrong := [name for name in returned if not is_output_name(name)]:
+            raise TypeError(f"returns an output named {wrong[0]!r}; {NAME_RULE}")
         named = dict(returned)
     elif isinstance(returned, tuple | list) and not _is_category(returned):
         if len(returned) != len(names):

@@ -7,15 +7,14 @@ from typing import Any
 
 import jax
 
-from runner.errors import InvalidInputError
-from runner.plan.contract import Built, Output
+from runner.errors import InvalidInputError, describe_error
+from runner.plan.contract import Built, Output, load_function
+from runner.plan.frames import list_own_frames
 from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
 from runner.program.cost import choose_capacity, choose_lanes, count_live_bytes, count_work
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 
-TRACEBACK = "Traceback (most recent call last):"
-"""How Python begins a traceback; XLA passes the one of a callback on as text."""
 EAGER_CAPACITY = 4
 """Runs in a block of a task that is not compiled, which may take seconds each."""
 
@@ -46,14 +45,14 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
 
     Raises InvalidInputError with the values if the task refuses them, or returns something other than arrays.
     """
-    task = segment.task
+    task, function = segment.task, load_function(segment.task)
     scalars = {name: jax.ShapeDtypeStruct((), task.scalar_dtype(name)) for name in segment.traced}
     inputs = {name: jax.ShapeDtypeStruct(i.shape, input_dtype(i)) for name, i in segment.inputs.items()}
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
     is_eager = any(segment.static.get(name) == value for name, value in task.eager)
 
     def named(scalars: Arrays, inputs: Arrays) -> Returned:
-        return name_outputs(task, task.function(**static, **scalars, **inputs))
+        return name_outputs(task, function(**static, **scalars, **inputs))
 
     run = named if is_eager else jax.jit(named)
 
@@ -64,7 +63,10 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     try:
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
-        raise InvalidInputError(f"{_describe_segment(segment)}: {describe_error(error)}") from error
+        refusal = InvalidInputError(f"{_describe_segment(segment)}: {describe_error(error)}")
+        for line in list_own_frames(error)[-1:]:
+            refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
+        raise refusal from error
     outputs = list_outputs(task, traced.out_info)
     live_bytes, work = count_live_bytes(traced.jaxpr.jaxpr), count_work(traced.jaxpr.jaxpr)
     run_bytes = sum(output.bytes for output in outputs)
@@ -73,15 +75,6 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
     return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate)
-
-
-def describe_error(error: Exception) -> str:
-    """The type and the first line of an error; of one that a callback raised, the line below its traceback."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if (begin := next((i for i, line in enumerate(lines) if line.endswith(TRACEBACK)), None)) is not None:
-        raised = [line for line in lines[begin + 1 :] if not line.startswith(" ")]
-        return raised[0] if raised else f"{type(error).__name__}: {lines[0].strip()}"
-    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
 
 
 def _describe_segment(segment: Segment) -> str:

@@ -3,16 +3,15 @@
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from runner.plan.contract import Built, Task
+from runner.plan.contract import Built, Task, load_function
 from runner.plan.segments import Plan, Segment
+from runner.plan.source import collect_sources, find_definition
 from runner.storage.columns import plan_parameters
 
 USUAL = "not set"
@@ -93,6 +92,7 @@ def take_fingerprint(plan: Plan, device: str | None, settings: Mapping[str, Any]
     `device` is the kind of device and `settings` are those of JAX; None where nothing is executed in this process.
     """
     parameters = plan_parameters(plan)
+    tasks = {segment.task.name: segment.task for segment in plan.segments}
     values: dict[str, dict[str, Any]] = {}
     for segment in plan.segments:
         choices = [f"{key}={value}" for key, value in segment.swept.items() if _is_choice(key, segment)]
@@ -102,7 +102,7 @@ def take_fingerprint(plan: Plan, device: str | None, settings: Mapping[str, Any]
         {name: metadata.version(name) for name in LIBRARIES},
         plan.lanes or "auto",
         device,
-        {segment.task.name: _digest_code(segment.task) for segment in plan.segments},
+        {name: _digest_code(task) for name, task in tasks.items()},
         values,
         settings,
     )
@@ -157,23 +157,14 @@ def _digest(content: bytes) -> str:
 
 
 def _digest_code(task: Task) -> str:
-    """A digest of the source of the task's module, and of the modules of its package that it uses."""
-    home = inspect.getmodule(task.function)
-    sources: dict[str, bytes] = {}
-    if home is not None:
-        _collect_sources(home, home.__name__.partition(".")[0], sources)
-    return _digest(b"\0".join(sources[name] for name in sorted(sources)))
-
-
-def _collect_sources(module: ModuleType, package: str, sources: dict[str, bytes]) -> None:
-    file = getattr(module, "__file__", None)
-    if module.__name__ in sources or module.__name__.partition(".")[0] != package or not file:
-        return
-    sources[module.__name__] = Path(file).read_bytes()
-    for value in list(vars(module).values()):
-        used = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
-        if isinstance(used, ModuleType):
-            _collect_sources(used, package, sources)
+    """A digest of the source of the task's module, and of the modules beside it or of its package that it uses."""
+    definition = find_definition(task.target)
+    if definition is None:  # a module that no file on the path has
+        home = inspect.getmodule(load_function(task))
+        file = getattr(home, "__file__", None)
+        return _digest(Path(file).read_bytes() if file else b"")
+    sources = collect_sources(definition.source)
+    return _digest(b"\0".join(sources[name].content for name in sorted(sources)))
 
 
 def upgrade_facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from runner.storage.run_index import RunIndex, SegmentKey, has_runs, index_plan,
 TASK = Task(
     "toy",
     "toys.line",
-    lambda **_: None,
     tuple(Parameter(name, kind, ()) for name, kind in [("seed", Kind.SEED), ("a", Kind.FLOAT), ("n", Kind.STATIC)]),
     (),
 )
