@@ -5,6 +5,7 @@ Steps that need JAX import it late, and no other module does: it takes seconds, 
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,7 @@ def run_study(call: Call, folder: Folder) -> None:
         study = open_study(call, folder)
         if study is not None:
             schedule = trace_pending(call, study)
+            warn_of_shortages(call, folder, schedule)
             if call.settings.dry_run:
                 terminal.print_rows(*preview_schedule(schedule))
                 return
@@ -179,6 +181,16 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
 
     pending = study.saved.find_pending(call.plan, study.index)
     return make_schedule(call.plan, pending, is_resumed=study.saved.is_last_sweep(study.index))
+
+
+def warn_of_shortages(call: Call, folder: Folder, schedule: "Schedule") -> None:
+    """Prints on standard error what seems not to fit into the memory or onto the disk."""
+    from runner import program
+    from runner.execution.schedule import list_shortages
+
+    memory = None if is_elsewhere(call) else program.count_memory()
+    for line in list_shortages(schedule, memory, shutil.disk_usage(folder.path).free):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:

@@ -109,7 +109,7 @@ def _is_compiled(key: SweptKey, base: Base) -> bool:
     if parameter is None or name not in base.config:
         return True
     kind = infer_kind(parameter, base.config[name]).kind
-    return part not in ("seed", "fill") if kind is Kind.ARRAY else kind is Kind.STATIC
+    return part in ("shape", "dtype") if kind is Kind.ARRAY else kind is Kind.STATIC
 
 
 def _is_traced(key: SweptKey, base: Base) -> bool:

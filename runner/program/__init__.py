@@ -10,7 +10,7 @@ neighbours are, and a signature is compiled once.
 """
 
 from runner.program.cache import enable_cache
-from runner.program.devices import count_cores, describe_devices, put_input, use_cpu_only
+from runner.program.devices import count_cores, count_memory, describe_devices, put_input, use_cpu_only
 from runner.program.executable import OutOfMemoryError, Program, compile_program, halve_program, run_program
 from runner.program.trace import TracedTask, describe_error, trace_segment
 
@@ -20,6 +20,7 @@ __all__ = [
     "TracedTask",
     "compile_program",
     "count_cores",
+    "count_memory",
     "describe_devices",
     "describe_error",
     "enable_cache",
