@@ -5,6 +5,7 @@ Steps that need JAX import it late, and no other module does: it takes seconds, 
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections import Counter
@@ -107,6 +108,7 @@ def run_study(call: Call, folder: Folder) -> None:
             return summarize(call, study, summarize_saved(call, study))
         if study is not None:
             schedule = trace_pending(call, study)
+            warn_of_shortages(call, folder, schedule)
             if call.settings.dry_run:
                 return preview(schedule)
             return summarize(call, study, execute_pending(call, study, schedule))
@@ -230,6 +232,16 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
     schedule = make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed)
     check_metrics(schedule, study.saved.manifest.columns.outputs if study.saved.manifest else ())
     return schedule
+
+
+def warn_of_shortages(call: Call, folder: Folder, schedule: "Schedule") -> None:
+    """Prints on standard error what seems not to fit into the memory or onto the disk."""
+    from runner import program
+    from runner.execution.schedule import list_shortages
+
+    memory = None if is_elsewhere(call) else program.count_memory()
+    for line in list_shortages(schedule, memory, shutil.disk_usage(folder.path).free):
+        terminal.print_warning(line)
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runner import terminal
 from runner.errors import InvalidInputError
+from runner.plan.even_values import count_distinct
 from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import require_manifest
@@ -55,7 +54,7 @@ def _describe_axes(indexes: tuple[RunIndex, ...]) -> tuple[str, str]:
     counts = {name: len(found) for name, found in values.items()}
     columns = [item for index in indexes for axis in index.axes for item in axis.items()]
     for name in dict.fromkeys(name for name, _ in columns):
-        counts[name] = len(np.unique(np.concatenate([column for other, column in columns if other == name])))
+        counts[name] = count_distinct([column for other, column in columns if other == name])
     return tasks, " ".join(f"{name}:{count}" for name, count in counts.items() if count > 1)
 
 

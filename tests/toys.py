@@ -7,7 +7,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import io_callback
 
+CALLS: list[int] = []
+"""The seeds that a task's callback received."""
 TRACES: list[str] = []
 """A mark for each time that a task's Python code ran: once for each program, if all is well."""
 
@@ -121,3 +124,20 @@ def fragile(seed: int, slope: float, size: int = 1) -> jax.Array:
 
     value = jax.pure_callback(host, jax.ShapeDtypeStruct((), jnp.float32), seed, vmap_method="sequential")
     return slope * value * size
+
+
+def calls(seed: int, by: str = "debug") -> jax.Array:
+    """The seed, which Python is told in the middle of the run."""
+
+    def hear(value: np.ndarray) -> np.ndarray:
+        CALLS.append(int(value))
+        return np.float32(value)
+
+    result = jax.ShapeDtypeStruct((), jnp.float32)
+    if by in ("pure", "io"):
+        return {"pure": jax.pure_callback, "io": io_callback}[by](hear, result, seed)
+    if by == "print":
+        jax.debug.print("seed {}", seed)
+    else:
+        jax.debug.callback(hear, seed)
+    return seed.astype(jnp.float32)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
+from runner.plan.even_values import Column, count_members
 from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest, require_manifest
@@ -373,8 +374,7 @@ def _count_planned(runs: Runs, tables: Sequence[_Table], *, is_whole: bool) -> t
         for label, column in _list_points(table.manifest.indexes[-1], names):
             place = places.get(_point_key(label))
             if place is not None:
-                seeds = set(runs.seed[runs.point == place].tolist())
-                planned[place] += sum(int(seed) not in seeds for seed in column)
+                planned[place] += len(column) - count_members(column, runs.seed[runs.point == place])
     return planned, pending
 
 
@@ -382,7 +382,7 @@ def _point_key(label: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(float(np.float32(value)) if isinstance(value, float | np.floating) else str(value) for value in label)
 
 
-def _list_points(index: RunIndex, names: Sequence[str]) -> Iterator[tuple[list[Any], np.ndarray]]:
+def _list_points(index: RunIndex, names: Sequence[str]) -> Iterator[tuple[list[Any], Column]]:
     """The label of each point of an index, in the order of `names`, and its seeds."""
     others = [axis for axis in index.axes if set(axis) != {"seed"}]
     seeds = next((axis["seed"] for axis in index.axes if set(axis) == {"seed"}), None)

@@ -22,13 +22,18 @@ from runner.config.compose import (
     update_config,
 )
 from runner.config.overrides import SweptKey, Zip, parse_sweep
-from runner.config.settings import Settings
+from runner.config.settings import RESERVED, Settings
 from runner.plan.contract import Built, Kind, Parameter, Task, infer_kind
+from runner.plan.even_values import Column, EvenValues
 from runner.plan.imports import find_attribute, import_object
 from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
+from runner.plan.size import PlanSize, check_size
 from runner.plan.targets import check_object, check_target, list_targets
 from runner.plan.values import convert_value, freeze
+
+EXACT_INTEGERS = 2**24
+"""Integers up to here are exact in float32."""
 
 
 def read_plan(config: DictConfig, settings: Settings) -> Plan:
@@ -36,26 +41,83 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
 
     Keys whose values reach the programs as traced scalars become axes, whatever their number of values. Each
     combination of the other keys is composed, read and checked. Raises InvalidInputError for what the task does not
-    accept; errors of Hydra and OmegaConf are not caught.
+    accept, and for a plan that is too large; errors of Hydra and OmegaConf are not caught.
     """
     zips = parse_sweep(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
     groups = [keys for keys in zips if any(key.is_group for key in keys)]
-    bases = [compose_base(config, assignments) for assignments in combine_values(groups)]
-
-    axes = [z for z in zips if z not in groups and all(_is_traced(key, base) for key in z for base in bases)]
-    static = [keys for keys in zips if keys not in groups and keys not in axes]
+    bases = _compose_bases(config, zips, groups, large=settings.large)
+    axes, static = _divide_keys(zips, groups, bases)
     segments = [_bind_segment(base, assignments) for base in bases for assignments in combine_values(static)]
     distinct = tuple({repr(segment): segment for segment in segments}.values())
     columns = tuple(_build_axis(bases[0].task, keys) for keys in axes)
-    runs = len(segments) * math.prod(len(keys[0].values) for keys in axes)
-    duplicates = runs - len(distinct) * math.prod(map(len, columns))
+    duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
     return Plan(distinct, columns, settings.lanes, settings.block, settings.threads, duplicates)
+
+
+def _compose_bases(config: DictConfig, zips: Sequence[Zip], groups: Sequence[Zip], *, large: bool) -> list[Base]:
+    """A base for each combination of options.
+
+    The size of the plan is checked before a task is imported, before more than one config is composed, and when the
+    kinds of all keys are known. Raises InvalidInputError for a plan that is too large.
+    """
+    combinations = combine_values(groups)
+    check_size(_measure_plan(config, zips, groups, ()), large=large)
+    first = compose_base(config, next(combinations))
+    check_size(_measure_plan(config, zips, groups, [first]), large=large)
+    bases = [first, *(compose_base(config, assignments) for assignments in combinations)]
+    check_size(_measure_plan(config, zips, groups, bases), large=large)
+    return bases
+
+
+def _measure_plan(config: DictConfig, zips: Sequence[Zip], groups: Sequence[Zip], bases: Sequence[Base]) -> PlanSize:
+    """The size of a plan by these bases; without any base, what is known before a task is imported."""
+    axes, static = _divide_keys(zips, groups, bases) if bases else ([], [])
+    compiled = [z for z in static if any(_is_compiled(key, base) for key in z for base in bases)]
+    expanded = [key for z in axes for key in z if not _is_seed_range(bases[0].task, key)]
+    return PlanSize(
+        _count_runs(zips),
+        _count_runs([*groups, *compiled]),
+        _count_runs([*groups, *static]),
+        max((key.count for key in expanded), default=0),
+        _count_cells(config, [key.key for keys in zips for key in keys]),
+    )
+
+
+def _count_cells(config: DictConfig, swept: Sequence[str]) -> int:
+    """The cells of a row: the parameters that are no arrays, the swept keys, the declared outputs and four more."""
+    values = to_values(config, resolve=False)
+    task = values["task"] if isinstance(values["task"], Mapping) else {}
+    outputs = task.get("outputs") or "output"
+    shown = {key for key, v in values.items() if key not in (*RESERVED, "hydra") and not isinstance(v, Mapping)}
+    count = 1 if isinstance(outputs, str) else len(outputs)
+    return len({"run", "task", "status", "reason", *shown, *swept}) + count
+
+
+def _count_runs(zips: Sequence[Zip]) -> int:
+    return math.prod(keys[0].count for keys in zips)
+
+
+def _divide_keys(zips: Sequence[Zip], groups: Sequence[Zip], bases: Sequence[Base]) -> tuple[list[Zip], list[Zip]]:
+    """The keys that become axes, and those that are composed into segments."""
+    others = [keys for keys in zips if keys not in groups]
+    axes = [keys for keys in others if all(_is_traced(key, base) for key in keys for base in bases)]
+    return axes, [keys for keys in others if keys not in axes]
+
+
+def _is_compiled(key: SweptKey, base: Base) -> bool:
+    """Whether each value of a key that is no axis may need a program of its own."""
+    name, _, part = key.key.partition(".")
+    parameter = base.task.parameter(name)
+    if parameter is None or name not in base.config:
+        return True
+    kind = infer_kind(parameter, base.config[name]).kind
+    return part in ("shape", "dtype") if kind is Kind.ARRAY else kind is Kind.STATIC
 
 
 def _is_traced(key: SweptKey, base: Base) -> bool:
     """Whether the values of a swept key reach the program of this task as a traced scalar, and nothing else."""
     parameter = base.task.parameter(key.key)
-    values = () if isinstance(key.values, range) else key.values
+    values = key.values if isinstance(key.values, tuple) else ()
     if parameter is None or key.key not in base.config or any(value is None for value in values):
         return False
     kind = infer_kind(parameter, base.config[key.key]).kind
@@ -140,18 +202,31 @@ def _build_object(owner: str, text: str) -> Built:
 
 
 def _build_axis(task: Task, keys: Zip) -> Axis:
-    """The axis of some keys with each combination of their values once; a range has no duplicates."""
+    """The axis of some keys with each combination of their values once."""
     columns = {key.key: _build_column(task, key) for key in keys}
-    is_distinct = any(isinstance(key.values, range) for key in keys)
-    return Axis(columns if is_distinct else drop_duplicates(columns))
+    return Axis(columns if any(_is_distinct(task, key) for key in keys) else drop_duplicates(columns))
 
 
-def _build_column(task: Task, key: SweptKey) -> np.ndarray:
+def _is_seed_range(task: Task, key: SweptKey) -> bool:
+    return isinstance(key.values, range) and task.scalar_dtype(key.key) is np.uint32
+
+
+def _is_distinct(task: Task, key: SweptKey) -> bool:
+    """Whether a key is sure to have no value twice: a range of integers that are exact as float32 or uint32."""
+    if not isinstance(key.values, range):
+        return False
+    return _is_seed_range(task, key) or max(abs(key.values[0]), abs(key.values[-1])) <= EXACT_INTEGERS
+
+
+def _build_column(task: Task, key: SweptKey) -> Column:
     """The values of a traced scalar, uint32 or float32 `(values,)`."""
     parameter, dtype = task.parameter(key.key), task.scalar_dtype(key.key)
     assert parameter is not None
     if isinstance(key.values, range):
         for bound in (key.values[0], key.values[-1]):
             convert_value(task, parameter, bound)
-        return np.fromiter(key.values, dtype=dtype, count=len(key.values))
-    return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)
+        if _is_seed_range(task, key):
+            return EvenValues(key.values[0], key.values.step, key.count)
+    if isinstance(key.values, tuple) or dtype is np.uint32:
+        return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)
+    return np.fromiter(key.values, dtype=dtype, count=key.count)

@@ -36,8 +36,11 @@ class Base:
 
 def combine_values(zips: Sequence[Zip]) -> Iterator[Assignments]:
     """Every combination of the values of several keys, the last varying fastest."""
-    for indices in product(*(range(len(keys[0].values)) for keys in zips)):
-        yield tuple((key, key.values[i]) for keys, i in zip(zips, indices, strict=True) for key in keys)
+    rows = [
+        [tuple(zip(keys, row, strict=True)) for row in zip(*(key.values for key in keys), strict=True)] for keys in zips
+    ]
+    for combination in product(*rows):
+        yield tuple(pair for pairs in combination for pair in pairs)
 
 
 def compose_base(config: DictConfig, assignments: Assignments) -> Base:

@@ -1,14 +1,20 @@
 """Override strings in Hydra's grammar, parsed into the keys that a sweep varies and their values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeAlias
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep, Transformer
 
+from runner.config.float_range import DecimalRange
 from runner.errors import InvalidInputError
+
+Values: TypeAlias = tuple[Any, ...] | range | DecimalRange
+"""The values of a swept key in their order; ranges are not expanded."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,19 @@ class SweptKey:
     key: str
     prefix: str
     is_group: bool
-    values: Sequence[Any]
+    values: Values
 
     def select_option(self, index: int) -> str:
         """The override that selects one option of a config group."""
-        return f"{self.prefix}{self.key}={self.values[index]}"
+        options = tuple(self.values)
+        return f"{self.prefix}{self.key}={options[index]}"
+
+    @property
+    def count(self) -> int:
+        """How many values it has, which for a range may be more than `len` can tell."""
+        if isinstance(self.values, DecimalRange):
+            return self.values.count or 0
+        return _count_range(self.values) if isinstance(self.values, range) else len(self.values)
 
 
 Zip = tuple[SweptKey, ...]
@@ -93,30 +107,57 @@ def _parse_key(loader: ConfigLoader, override: Override) -> SweptKey:
         raise InvalidInputError(
             f"{override.input_line}: an interval has no discrete values; give a list, or range(start,stop,step)"
         )
-    is_group = bool(loader.get_group_options(override.key_or_group))
-    values = list(override.sweep_iterator(Transformer.str)) if is_group else _list_values(override)
-    if not values:
-        raise InvalidInputError(f"{override.input_line}: the sweep of {override.key_or_group!r} is empty")
+    options = loader.get_group_options(override.key_or_group)
+    values = _list_options(override, len(options)) if options else _list_values(override)
     element = override.get_key_element()
-    key = element.lstrip("+")
-    return SweptKey(key, element[: len(element) - len(key)], is_group, values)
+    name = element.lstrip("+")
+    key = SweptKey(name, element[: len(element) - len(name)], bool(options), values)
+    if not key.count:
+        raise InvalidInputError(f"{override.input_line}: the sweep of {override.key_or_group!r} is empty")
+    return key
 
 
-def _list_values(override: Override) -> Sequence[Any]:
-    """The values of a sweep; a range of integers stays a range, whatever its length.
+def _list_options(override: Override, available: int) -> tuple[str, ...]:
+    """The options of a config group that a sweep selects, of the `available` ones."""
+    if isinstance(sweep := override.value(), RangeSweep):
+        count = SweptKey(override.key_or_group, "", True, _read_range(override, sweep)).count
+        if count > available:
+            group = f"the config group {override.key_or_group!r} has {available}"
+            raise InvalidInputError(f"{override.input_line}: the range has {count:,} values, but {group} options")
+    return tuple(override.sweep_iterator(Transformer.str))
+
+
+def _list_values(override: Override) -> Values:
+    """The values of a sweep; a range stays a range, whatever its length.
 
     `shuffle` is ignored: it only changes the order in which Hydra starts its jobs, and a new order at each call would
     move the rows of the table.
     """
     sweep: Any = override.value()
-    values = sweep.list if isinstance(sweep, ChoiceSweep) else None
     if isinstance(sweep, RangeSweep):
-        if sweep.step == 0:
-            raise InvalidInputError(f"{override.input_line}: the step of a range cannot be 0")
-        values = sweep.range()
+        return _read_range(override, sweep)
+    values = sweep.list if isinstance(sweep, ChoiceSweep) else override.sweep_iterator()
+    return tuple(Override._convert_value(value) for value in values)
+
+
+def _read_range(override: Override, sweep: RangeSweep) -> range | DecimalRange:
+    """Raises InvalidInputError for a range that has no end."""
+    bounds = (sweep.start, sweep.stop, sweep.step)
+    if any(isinstance(bound, float) and not math.isfinite(bound) for bound in bounds):
+        raise InvalidInputError(f"{override.input_line}: start, stop and step of a range must be finite")
+    if sweep.step == 0:
+        raise InvalidInputError(f"{override.input_line}: the step of a range cannot be 0")
+    values = sweep.range()
     if isinstance(values, range):
         return values
-    return [Override._convert_value(value) for value in (override.sweep_iterator() if values is None else values)]
+    decimals = DecimalRange(*map(Decimal, bounds))
+    if decimals.count is None:
+        raise InvalidInputError(f"{override.input_line}: the range has no end, because its step is lost in rounding")
+    return decimals
+
+
+def _count_range(values: range) -> int:
+    return max(0, -((values.start - values.stop) // values.step))
 
 
 def _normalize_zips(zipped: Sequence[Any]) -> list[list[str]]:
@@ -135,6 +176,6 @@ def _check_zip(names: Sequence[str], keys: dict[str, SweptKey], taken: dict[str,
             raise InvalidInputError(f"zip names {name!r}, which is not swept; swept are: {', '.join(keys) or 'none'}")
         if name in taken:
             raise InvalidInputError(f"zip names {name!r} twice: in {list(taken[name])} and in {list(names)}")
-    if len({len(keys[name].values) for name in names}) > 1:
-        lengths = ", ".join(f"{name} has {len(keys[name].values)}" for name in names)
+    if len({keys[name].count for name in names}) > 1:
+        lengths = ", ".join(f"{name} has {keys[name].count}" for name in names)
         raise InvalidInputError(f"zipped keys need equally many values: {lengths}")

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from runner.errors import InvalidInputError
+from runner.plan.size import MOST_PROGRAMS, MOST_RUNS, MOST_SEGMENTS, MOST_VALUES
 from runner.plan.status import Status
 from runner.plan.values import as_integer
 
@@ -105,6 +106,13 @@ class Settings:
         "execute the runs of the study with this status once more; their rows are appended, and the last row of a run "
         "counts",
         _check_retry,
+    )
+    large: bool = _setting(
+        False,
+        "true",
+        f"permit a sweep of more than {MOST_RUNS:,} runs, {MOST_PROGRAMS:,} programs, {MOST_SEGMENTS:,} combinations "
+        f"of values that are neither floats nor seeds, or {MOST_VALUES:,} floats along an axis",
+        _check_flag,
     )
     report: bool = _setting(
         False, "true", "write report.html, the comparison across seeds as one page, beside the table", _check_flag

@@ -1,5 +1,6 @@
 """The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from runner.errors import InvalidInputError
 from runner.plan.contract import Output, load_function
 from runner.plan.pending import Block, PendingRuns, cut_blocks, iterate_blocks
 from runner.plan.segments import Plan
+from runner.plan.size import CELL_BYTES, format_bytes
 from runner.program import TracedTask
 
 REFUSED_BLOCK = 65536
@@ -129,6 +131,32 @@ def size_block(runs: int, group: TracedTask | str, threads: int) -> int:
     rounds = -(-runs // (group.capacity * threads))
     even = -(-runs // (rounds * threads))
     return min(group.capacity, -(-even // group.lanes) * group.lanes)
+
+
+def list_shortages(schedule: Schedule, memory: int | None, free_bytes: int) -> Iterator[str]:
+    """A line for each group that seems to exceed the memory, and one if the table seems to exceed the free disk space.
+
+    Both are estimates, which is why they are no errors. Whether a group exceeds the memory is known once it is
+    compiled; the reason in the table then leaves out what the machine has, so that the table does not depend on it.
+    """
+    for signature, group in schedule.groups.items():
+        if memory is not None and isinstance(group, TracedTask) and group.bytes > memory:
+            number, task, static, _ = schedule.describe_group(signature)
+            needed = f"is estimated to take {group.bytes:,} bytes at once; the memory has {memory:,} bytes"
+            yield f"group {number} ({' '.join(filter(None, (task, static)))}) {needed}"
+    table = sum(
+        schedule.runs_of(name) * _estimate_row(schedule.plan, name, group) for name, group in schedule.groups.items()
+    )
+    if table > free_bytes:
+        needed = f"results.csv is estimated to grow by {format_bytes(table)}"
+        yield f"{needed}; the disk has {format_bytes(free_bytes)} left"
+
+
+def _estimate_row(plan: Plan, signature: str, group: TracedTask | str) -> int:
+    """The bytes of a row of a group, by the rule of `runner.plan.size`, with each element of an array as a cell."""
+    segment = plan.segments[plan.groups[signature][0]]
+    elements = sum(math.prod(output.shape) for output in group.outputs) if isinstance(group, TracedTask) else 0
+    return CELL_BYTES * (len({"run", "task", "status", "reason", *segment.traced, *segment.static}) + elements)
 
 
 def preview_schedule(schedule: Schedule) -> tuple[list[str], list[Sequence[Any]]]:

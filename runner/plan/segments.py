@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from runner.plan.contract import Task
+from runner.plan.even_values import Column
 from runner.plan.inputs import Input
 
 
@@ -39,7 +40,7 @@ class Segment:
 class Axis:
     """Traced scalars that vary together: columns of equal length, uint32 for `seed` and float32 for all others."""
 
-    columns: Mapping[str, np.ndarray]
+    columns: Mapping[str, Column]
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -102,10 +103,12 @@ class Plan:
         }
 
 
-def drop_duplicates(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def drop_duplicates(columns: Mapping[str, Column]) -> dict[str, Column]:
     """The columns of an axis without repeated rows; the first of each stays."""
-    rows = np.stack([column.astype(np.float64) for column in columns.values()])
-    first = np.sort(np.unique(rows, axis=1, return_index=True)[1])
+    rows = [np.asarray(column, dtype=np.float64) for column in columns.values()]
+    # a sort of numbers is many times faster than one of rows; NaN differs from itself in both
+    values, axis = (np.stack(rows), 1) if len(rows) > 1 else (rows[0], None)
+    first = np.sort(np.unique(values, axis=axis, return_index=True, equal_nan=False)[1])
     return {name: column[first] for name, column in columns.items()}
 
 

@@ -11,7 +11,7 @@ neighbours are, and a signature is compiled once.
 
 from runner.errors import describe_error
 from runner.program.cache import enable_cache
-from runner.program.devices import count_cores, describe_devices, list_settings, put_input, use_cpu_only
+from runner.program.devices import count_cores, count_memory, describe_devices, list_settings, put_input, use_cpu_only
 from runner.program.executable import (
     CompilationError,
     OutOfMemoryError,
@@ -29,6 +29,7 @@ __all__ = [
     "TracedTask",
     "compile_program",
     "count_cores",
+    "count_memory",
     "describe_devices",
     "describe_error",
     "enable_cache",

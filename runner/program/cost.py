@@ -16,13 +16,20 @@ LANES_BYTES = 128 * 1024
 MAX_CAPACITY = 8192
 CAPACITY_BYTES = 32 * 1024**2
 """What the outputs of a block may take."""
+CALLBACKS = ("debug_callback", "debug_print", "io_callback", "pure_callback")
+"""Primitives that call Python, as JAX 0.10 to 0.12 name them."""
+MOST_ELEMENTS = 2**31 - 1
+"""Elements along an axis of an array; XLA counts them in 32 bits, and ends the process where a product overflows."""
 CAPACITY_WORK = 2**31
 """Scalar operations in a block, about a second of one core: progress and Ctrl-C wait for a block."""
 
 
-def choose_lanes(live_bytes: int) -> int:
-    """The lanes of a program: a power of two, at most 64, that keeps all lanes' live bytes within a core's cache."""
-    return _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
+def choose_lanes(live_bytes: int, *, calls_python: bool = False) -> int:
+    """The lanes of a program: a power of two, at most 64, that keeps all lanes' live bytes within a core's cache.
+
+    A task that calls Python gets one lane: a lane that no run needs would call it, too, and print or count.
+    """
+    return 1 if calls_python else _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
 
 
 def choose_capacity(output_bytes: int, work: int) -> int:
@@ -48,6 +55,19 @@ def count_work(jaxpr: Jaxpr) -> int:
     return sum(_count_equation_work(eqn) for eqn in jaxpr.eqns)
 
 
+def has_callback(jaxpr: Jaxpr) -> bool:
+    """Whether a run calls back into Python, as `jax.debug.print` and `jax.pure_callback` do."""
+    return any(eqn.primitive.name in CALLBACKS or any(map(has_callback, _inner_jaxprs(eqn))) for eqn in jaxpr.eqns)
+
+
+def find_longest_axis(jaxpr: Jaxpr) -> int:
+    """The most elements along one axis of any array."""
+    variables = [*jaxpr.invars, *(variable for eqn in jaxpr.eqns for variable in eqn.outvars)]
+    sizes = [size for v in variables for size in getattr(v.aval, "shape", ())]
+    inner = [find_longest_axis(each) for eqn in jaxpr.eqns for each in _inner_jaxprs(eqn)]
+    return max([*sizes, *inner], default=0)
+
+
 def _count_equation_work(eqn: Any) -> int:
     inner = _inner_jaxprs(eqn)
     if inner:
@@ -70,8 +90,8 @@ def _power_of_two(number: int, most: int) -> int:
 def _inner_jaxprs(eqn: Any) -> list[Jaxpr]:
     """The jaxprs within an equation: the body of a loop, a branch, a called function."""
     values = [v for value in eqn.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
-    closed = [value.jaxpr for value in values if isinstance(value, ClosedJaxpr)]
-    return closed + [value for value in values if isinstance(value, Jaxpr)]
+    # in JAX 0.12 both are one class
+    return [v.jaxpr if isinstance(v, ClosedJaxpr) else v for v in values if isinstance(v, ClosedJaxpr | Jaxpr)]
 
 
 def _bytes(variables: Sequence[Any]) -> int:

@@ -1,11 +1,17 @@
 """Devices, cores, and inputs on a device."""
 
 import os
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from runner.plan.inputs import Input, build_array
+
+CONTAINER_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""The limit of a container's memory, in the second and the first version of control groups."""
 
 
 def put_input(description: Input) -> jax.Array:
@@ -45,6 +51,33 @@ def list_settings() -> dict[str, Any]:
 def use_cpu_only() -> None:
     """Keeps this process away from accelerators; has no effect once one was used."""
     jax.config.update("jax_platforms", "cpu")
+
+
+@cache
+def count_memory() -> int | None:
+    """The bytes that programs may take on a CPU; None on an accelerator, whose own allocator refuses what is too much.
+
+    They are those of the machine with its swap space, or the limit of a container. What other processes take at the
+    moment does not count, so that the answer is always the same.
+    """
+    if jax.local_devices()[0].platform != "cpu":
+        return None
+    limits = [_read_number(Path("/sys/fs/cgroup") / name) for name in CONTAINER_LIMITS]
+    return min(limit for limit in (_count_machine_memory(), *limits) if limit is not None)
+
+
+def _count_machine_memory() -> int:
+    about = Path("/proc/meminfo")
+    if not about.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    sizes = re.findall(r"^(?:MemTotal|SwapTotal): *(\d+) kB", about.read_text(), re.MULTILINE)
+    return sum(int(size) * 1024 for size in sizes)
+
+
+def _read_number(path: Path) -> int | None:
+    """The number in a file, None if there is no such file or no limit in it."""
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text) if text.isdigit() else None
 
 
 def count_cores() -> int:

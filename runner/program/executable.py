@@ -14,6 +14,7 @@ from jax import lax
 from runner.errors import describe_error
 from runner.plan.contract import Output
 from runner.program.cache import count_hits, watch_cache
+from runner.program.devices import count_memory
 from runner.program.trace import Arrays, TracedTask
 
 
@@ -71,8 +72,12 @@ def run_program(program: Program, n: int, scalars: Mapping[str, np.ndarray], inp
     """The outputs `(n, …)` of n runs with scalars `(n,)`; n is at most the program's capacity.
 
     Categorical outputs are objects: strings, and None where a code is out of range. Raises OutOfMemoryError if the
-    device has no room.
+    device has no room. On a CPU that is known before: memory that exceeds the machine's may be granted nevertheless,
+    and the system then kills the process that uses it.
     """
+    available = None if program.traced.is_eager else count_memory()
+    if available is not None and program.bytes > available:
+        raise OutOfMemoryError("they exceed the memory of this machine")
     capacity = program.traced.capacity
     # rows beyond n repeat the last run: a lane that no run needs must not be the one whose loop never ends
     padded = {name: np.pad(column, (0, capacity - n), mode="edge") for name, column in scalars.items()}

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.extend.core import Jaxpr
 
 from runner.errors import InvalidInputError, describe_error
 from runner.plan.contract import Built, Output, load_function
 from runner.plan.frames import list_own_frames
 from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
-from runner.program.cost import choose_capacity, choose_lanes, count_live_bytes, count_work
+from runner.program.cost import (
+    MOST_ELEMENTS,
+    choose_capacity,
+    choose_lanes,
+    count_live_bytes,
+    count_work,
+    find_longest_axis,
+    has_callback,
+)
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 
 EAGER_CAPACITY = 4
@@ -43,7 +52,8 @@ class TracedTask:
 def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | None = None) -> TracedTask:
     """Traces the segment's task on abstract values; lanes and capacity follow `runner.program.cost` if not given.
 
-    Raises InvalidInputError with the values if the task refuses them, or returns something other than arrays.
+    Raises InvalidInputError with the values if the task refuses them, returns something other than arrays, or has an
+    array with an axis that is too long for XLA.
     """
     task, function = segment.task, load_function(segment.task)
     scalars = {name: jax.ShapeDtypeStruct((), task.scalar_dtype(name)) for name in segment.traced}
@@ -67,14 +77,21 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error
-    outputs = list_outputs(task, traced.out_info)
-    live_bytes, work = count_live_bytes(traced.jaxpr.jaxpr), count_work(traced.jaxpr.jaxpr)
+    outputs, jaxpr = list_outputs(task, traced.out_info), traced.jaxpr.jaxpr
+    _check_axes(segment, jaxpr)
+    live_bytes, work = count_live_bytes(jaxpr), count_work(jaxpr)
     run_bytes = sum(output.bytes for output in outputs)
-    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes)
+    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes, calls_python=has_callback(jaxpr))
     capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work))
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
     return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate)
+
+
+def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
+    if (longest := find_longest_axis(jaxpr)) > MOST_ELEMENTS:
+        rule = f"an array has an axis of {longest:,} elements; XLA takes at most {MOST_ELEMENTS:,}"
+        raise InvalidInputError(f"{_describe_segment(segment)}: {rule}")
 
 
 def _describe_segment(segment: Segment) -> str:

@@ -1,20 +1,23 @@
 """The run index: which runs a study has, and where in its table each of them is."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from runner.plan.even_values import CHUNK, Column, EvenValues
 from runner.plan.segments import Plan
+from runner.plan.values import SEED_STOP
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key, static_cells
-
-CHUNK = 1 << 16
 
 TracedValues = Mapping[str, np.ndarray]
 """The traced scalars of some runs, each `(runs,)`."""
+
+Find = Callable[[list[np.ndarray]], np.ndarray]
+"""Finds the position on an axis of some values of its columns, int64 `(runs,)`; -1 for those that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class RunIndex:
     """
 
     segments: tuple[SegmentKey, ...]
-    axes: tuple[TracedValues, ...]
+    axes: tuple[Mapping[str, Column], ...]
     stop: int
     first: int = 0
 
@@ -43,13 +46,8 @@ class RunIndex:
         return int(np.prod([len(next(iter(axis.values()))) for axis in self.axes], dtype=np.int64))
 
     @cached_property
-    def _lookups(self) -> "list[Any]":
-        import pandas as pd  # half a second, which only a study that is resumed has to spend
-
-        return [
-            pd.MultiIndex.from_arrays([*axis.values()]) if len(axis) > 1 else pd.Index(next(iter(axis.values())))
-            for axis in self.axes
-        ]
+    def _lookups(self) -> list[Find]:
+        return [_build_lookup([*axis.values()]) for axis in self.axes]
 
     @cached_property
     def _numbers_of_key(self) -> dict[str, list[int]]:
@@ -68,9 +66,9 @@ class RunIndex:
         if not candidates:
             return places
         within, known = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
-        for axis, lookup in zip(self.axes, self._lookups, strict=True):
-            position = _get_positions(lookup, [values[name] for name in axis])
-            within, known = within * len(lookup) + position, known & (position >= 0)
+        for axis, find in zip(self.axes, self._lookups, strict=True):
+            position = find([values[name] for name in axis])
+            within, known = within * len(next(iter(axis.values()))) + position, known & (position >= 0)
         for number in candidates:
             here = known.copy()
             for name, base in self.segments[number].base.items():
@@ -110,10 +108,25 @@ def has_runs(indexes: Sequence[RunIndex], key: str, values: TracedValues, count:
     return known
 
 
-def _get_positions(lookup: Any, columns: list[np.ndarray]) -> np.ndarray:
-    import pandas as pd
+def _build_lookup(columns: list[Column]) -> Find:
+    """How to find the position of values on an axis: by arithmetic along evenly spaced seeds, else in an index."""
+    even = next((i for i, column in enumerate(columns) if isinstance(column, EvenValues)), None)
+    if even is None:
+        import pandas as pd  # half a second, which only a study that is resumed has to spend
 
-    return lookup.get_indexer(pd.MultiIndex.from_arrays(columns) if len(columns) > 1 else columns[0])
+        lookup = pd.MultiIndex.from_arrays(columns) if len(columns) > 1 else pd.Index(columns[0])
+        return lambda values: lookup.get_indexer(pd.MultiIndex.from_arrays(values) if len(values) > 1 else values[0])
+    return lambda values: _find_even(columns, even, values)
+
+
+def _find_even(columns: list[Column], even: int, values: list[np.ndarray]) -> np.ndarray:
+    seeds = columns[even]
+    assert isinstance(seeds, EvenValues)
+    positions = seeds.find(values[even])
+    for column, wanted in zip(columns, values, strict=True):
+        found = column[np.maximum(positions, 0)]
+        positions = np.where((found == wanted) | ((found != found) & (wanted != wanted)), positions, -1)
+    return positions
 
 
 def pack_index(index: RunIndex) -> dict[str, Any]:
@@ -130,15 +143,20 @@ def unpack_index(data: Mapping[str, Any]) -> RunIndex:
     return RunIndex(segments, axes, data["stop"], data["first"])
 
 
-def _pack_column(column: np.ndarray) -> dict[str, Any]:
+def _pack_column(column: Column) -> dict[str, Any]:
     kind = column.dtype.name
     if kind == "uint32" and len(column) > 1:
         even = {"dtype": kind, "start": int(column[0]), "step": int(column[1]) - int(column[0]), "count": len(column)}
-        if all(np.array_equal(column[i : i + CHUNK], _even_values(even, i)) for i in range(0, len(column), CHUNK)):
+        if isinstance(column, EvenValues) or _has_values(column, even):
             return even
+    column = np.asarray(column)
     if len(column) > 100:
         return {"dtype": kind, "bytes": base64.b64encode(column.tobytes()).decode()}
     return {"dtype": kind, "values": [float(value) if kind == "float32" else int(value) for value in column]}
+
+
+def _has_values(column: np.ndarray, even: Mapping[str, Any]) -> bool:
+    return all(np.array_equal(column[i : i + CHUNK], _even_values(even, i)) for i in range(0, len(column), CHUNK))
 
 
 def _even_values(data: Mapping[str, Any], first: int) -> np.ndarray:
@@ -147,9 +165,13 @@ def _even_values(data: Mapping[str, Any], first: int) -> np.ndarray:
     return (data["start"] + data["step"] * places).astype(np.uint32)
 
 
-def _unpack_column(data: Mapping[str, Any]) -> np.ndarray:
+def _unpack_column(data: Mapping[str, Any]) -> Column:
     dtype = np.dtype(data["dtype"])
     if "step" in data:
+        last = data["start"] + data["step"] * (data["count"] - 1)
+        if data["step"] and 0 <= last < SEED_STOP:
+            return EvenValues(data["start"], data["step"], data["count"])
+        # a zipped seed may repeat, and values may be evenly spaced modulo 2**32
         return np.concatenate([_even_values(data, i) for i in range(0, data["count"], CHUNK)])
     if "bytes" in data:
         return np.frombuffer(base64.b64decode(data["bytes"]), dtype=dtype)

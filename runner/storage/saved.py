@@ -75,6 +75,9 @@ class SavedStudy:
         if self.manifest is None or not self.manifest.indexes:
             return None
         segments, indexes = index.segments, self.manifest.indexes
+        if len(indexes) == 1 and indexes[0].has_same_product(index):
+            size, stop = index.runs_per_segment, indexes[0].stop
+            return lambda segment, places: segment * size + places >= stop
         return lambda segment, places: (
             ~has_runs(indexes, segments[segment].key, plan.traced(segment, places), len(places))
         )

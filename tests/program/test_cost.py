@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import io_callback
 
 from runner.program.cost import (
     CAPACITY_BYTES,
@@ -14,6 +15,8 @@ from runner.program.cost import (
     choose_lanes,
     count_live_bytes,
     count_work,
+    find_longest_axis,
+    has_callback,
 )
 
 
@@ -80,3 +83,28 @@ def test_work_counts_matrix_products_convolutions_and_loops():
         return jax.lax.scan(lambda carry, _: (carry * 2.0, None), x, length=10)[0]
 
     assert count_work(trace(scan, (8,))) == 10 * 8
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: jax.debug.print("{}", x),
+        lambda x: jax.debug.callback(print, x),
+        lambda x: jax.pure_callback(lambda v: v, x, x),
+        lambda x: io_callback(lambda v: v, x, x),
+    ],
+)
+def test_callbacks_are_found_at_any_depth(call):
+    assert has_callback(trace(lambda x: (call(x), x)[1], ()))
+    assert has_callback(trace(lambda x: jax.lax.fori_loop(0, 3, lambda i, v: (jax.jit(call)(v), v)[1], x), ()))
+    assert not has_callback(trace(lambda x: jax.lax.fori_loop(0, 3, lambda i, v: v + 1.0, x), ()))
+    assert choose_lanes(4, calls_python=True) == 1
+
+
+def test_the_longest_axis_is_that_of_any_array_within_a_task():
+    def inner(x):
+        return jax.lax.fori_loop(0, 3, lambda i, v: v + jnp.zeros((2, 7)).sum(), x)
+
+    assert find_longest_axis(trace(inner, ())) == 7
+    assert find_longest_axis(trace(lambda x: x.sum(), (3, 9))) == 9
+    assert find_longest_axis(trace(lambda x: x, ())) == 0
