@@ -89,7 +89,7 @@ def _count_cells(config: DictConfig, swept: Sequence[str]) -> int:
     task = values["task"] if isinstance(values["task"], Mapping) else {}
     outputs = task.get("outputs") or "output"
     shown = {key for key, v in values.items() if key not in (*RESERVED, "hydra") and not isinstance(v, Mapping)}
-    count = 1 if isinstance(outputs, str) else len(outputs)
+    count = len(outputs) if isinstance(outputs, list) else 1  # anything else is refused with the task
     return len({"run", "task", "status", "reason", *shown, *swept}) + count
 
 
