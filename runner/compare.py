@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,9 @@ from runner import terminal
 from runner.analysis.comparison import Comparison, compare_studies, format_json
 from runner.analysis.formats import format_value
 from runner.analysis.tables import list_differences, list_estimates
-from runner.errors import InvalidInputError, SeedbedError
+from runner.errors import InvalidInputError
+from runner.output import run_command
+from runner.storage.text_cells import encode_text
 
 SHOWN_ROWS = 20
 
@@ -74,22 +75,22 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Runs the command. Exit status 2 after a usage error."""
+    """Runs the command. Exit status 2 after a usage error, and for a damaged study."""
+    run_command(_compare)
+
+
+def _compare() -> None:
     given = _build_parser().parse_args()
-    try:
-        comparison = compare_studies(
-            given.studies,
-            metrics=given.metric,
-            by=given.by,
-            baseline=_parse_baseline(given.baseline),
-            level=given.level,
-            keep=given.filter,
-        )
-        _show_comparison(comparison, given)
-        _write_files(comparison, given)
-    except (SeedbedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    comparison = compare_studies(
+        given.studies,
+        metrics=given.metric,
+        by=given.by,
+        baseline=_parse_baseline(given.baseline),
+        level=given.level,
+        keep=given.filter,
+    )
+    _show_comparison(comparison, given)
+    _write_files(comparison, given)
 
 
 def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:
@@ -97,7 +98,8 @@ def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:
         print(format_json(comparison))
     elif given.csv:
         frame: pd.DataFrame = getattr(comparison, given.csv)
-        print(frame.to_csv(index=False), end="")
+        texts = frame.map(lambda value: encode_text(value) if isinstance(value, str) else value)
+        print(texts.to_csv(index=False), end="")
     else:
         print_comparison(comparison, given.rows)
 

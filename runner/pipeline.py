@@ -94,7 +94,7 @@ def run_study(call: Call, folder: Folder) -> None:
         if study is not None:
             schedule = trace_pending(call, study)
             if call.settings.dry_run:
-                terminal.print_rows(*preview_schedule(schedule))
+                terminal.print_preview(*preview_schedule(schedule))
                 return
             outcome = execute_pending(call, study, schedule)
             summarize(call, study, schedule, outcome)

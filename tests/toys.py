@@ -58,6 +58,13 @@ def text(seed: int) -> str:
     return "no array"
 
 
+def refuses(seed: int, mode: str) -> jax.Array:
+    """Fails with its mode as the message, but for the mode `ok`."""
+    if mode != "ok":
+        raise ValueError(mode)
+    return seed.astype(jnp.float32)
+
+
 def pair(seed: int) -> tuple[jax.Array, jax.Array]:
     value = seed.astype(jnp.float32)
     return value, -value

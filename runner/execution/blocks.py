@@ -18,6 +18,7 @@ from runner.execution.schedule import Groups, Schedule
 from runner.plan.inputs import Input
 from runner.plan.pending import Block, iterate_blocks
 from runner.plan.segments import Plan
+from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.writer import format_rows, open_table
@@ -142,7 +143,7 @@ def _execute_block(
         halve = partial(programs.halve, segment.signature)
         executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve)
     except InvalidInputError as refusal:
-        reason = str(refusal)
+        reason = shorten_reason(str(refusal))
     except Exception as error:  # an error costs the runs of this block only, and their rows say why
         reason = program.describe_error(error)
     return [

@@ -11,6 +11,7 @@ from runner.errors import InvalidInputError
 from runner.plan.contract import Built, Output
 from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
+from runner.plan.texts import escape_controls, shorten_reason
 from runner.program.cost import choose_capacity, choose_lanes, count_live_bytes, count_work
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 
@@ -74,12 +75,13 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
 
 
 def describe_error(error: Exception) -> str:
-    """The type and the first line of an error."""
+    """The type and the first line of an error, without control characters and not longer than people read."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return shorten_reason(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
 
 
 def _describe_segment(segment: Segment) -> str:
     shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
     values = {**segment.traced, **segment.static, **shapes}
-    return f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())
+    text = f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())
+    return escape_controls(text)

@@ -1,6 +1,7 @@
 """The reader of `results.csv`: one iteration over batches of rows, and small functions that reduce them."""
 
 import json
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from runner.errors import InvalidInputError
 from runner.plan.contract import Output
 from runner.plan.status import Status
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
+from runner.storage.text_cells import decode_texts
 
 BATCH_BYTES = 1 << 24
+HEADER_BYTES = 1 << 20
+"""More than the first line of a table has."""
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -38,16 +42,39 @@ def iterate_batches(
         quoted_strings_can_be_null=False,
         null_values=[""],
     )
+    source = _open_rows(path, is_whole=not skip_invalid)
+    if source is None:
+        return
     reading = pyarrow.csv.ReadOptions(block_size=BATCH_BYTES)
     handler = (lambda _: "skip") if skip_invalid else None
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=handler)
     try:
-        with pyarrow.csv.open_csv(path, reading, parsing, convert) as reader:
-            yield from reader
-    except (pa.ArrowInvalid, OSError) as error:
+        with pyarrow.csv.open_csv(source, reading, parsing, convert) as reader:
+            yield from map(_decode_batch, reader)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
         raise InvalidInputError(
-            f"{path} cannot be read: {error}. The command that made the study truncates an incomplete last row"
+            f"{path} cannot be read: {reason}. The command that made the study truncates an incomplete last row"
         ) from error
+
+
+def _open_rows(path: Path, *, is_whole: bool) -> Any:
+    """What pyarrow reads a table from, None if it has no rows because it ends within its header or before.
+
+    Unless it `is_whole`, it ends with the last line that does, since a row may end within quotes.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.readline(HEADER_BYTES).endswith(b"\n"):
+                return None
+            if is_whole:
+                return path
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                zero = content.find(b"\0")
+                end = content.rfind(b"\n", 0, len(content) if zero < 0 else zero) + 1
+        return pa.memory_map(str(path)).read_buffer(end)
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_keyed_batches(
@@ -55,14 +82,16 @@ def read_keyed_batches(
 ) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """Rows grouped by their static cells: the key of these, the traced scalars and the scalar outputs, `(rows,)`.
 
-    Rows of failed runs have no outputs.
+    Arrays are left out, unless no output is a number: then they stand with their means, float64 `(rows,)`. Rows of
+    failed runs have no outputs.
     """
-    scalars = [output for output in columns.outputs if output.shape == ()]
+    has_numbers = any(output.shape == () and not output.is_categorical for output in columns.outputs)
+    scalars = [output for output in columns.outputs if output.shape == () or not has_numbers]
     traced = [name for name, kind in columns.parameters.items() if kind in TRACED_TYPES]
     static = ["task", *(name for name in columns.parameters if name not in traced)]
     types = {name: pa.string() for name in (*static, "status")}
     types |= {name: pa.from_numpy_dtype(columns.parameters[name]) for name in traced}
-    types |= {output.name: _stored_type(output) for output in scalars}
+    types |= {output.name: _stored_type(output) if output.shape == () else pa.string() for output in scalars}
     for batch in iterate_batches(path, types):
         for values, group in batch.to_pandas().groupby([*static, "status"], dropna=False, sort=False):
             *cells, status = values
@@ -70,7 +99,15 @@ def read_keyed_batches(
             given = [name for name in traced if group[name].notna().all()]
             numbers = {name: group[name].to_numpy().astype(columns.parameters[name]) for name in given}
             outputs = [] if status == Status.FAILED else scalars
-            yield key, numbers, {output.name: group[output.name].to_numpy() for output in outputs}
+            yield key, numbers, {output.name: _read_means(group[output.name], output) for output in outputs}
+
+
+def _read_means(cells: pd.Series, output: Output) -> np.ndarray:
+    """A scalar output unchanged, or the mean of each array; NaN where a run has none."""
+    if output.shape == ():
+        return cells.to_numpy()
+    arrays = [_parse_list(cell, output.name) if isinstance(cell, str) else np.empty(0) for cell in cells]
+    return np.array([array.mean(dtype=np.float64) if array.size else np.nan for array in arrays])
 
 
 @dataclass(frozen=True)
@@ -140,7 +177,7 @@ def read_arrays(path: Path, name: str, numbers: np.ndarray) -> list[np.ndarray |
         if len(runs) and runs[-1] >= last:
             break
     texts = [cells.get(int(number)) for number in numbers]
-    return [None if text is None else np.array(json.loads(text), dtype=float) for text in texts]
+    return [None if text is None else _parse_list(text, name).astype(float) for text in texts]
 
 
 def read_frame(path: Path, columns: Columns) -> pd.DataFrame:
@@ -161,6 +198,16 @@ def read_frame(path: Path, columns: Columns) -> pd.DataFrame:
         elif not output.is_categorical and (not frame[output.name].isna().any() or output.dtype.kind in "fV"):
             frame[output.name] = frame[output.name].astype(_frame_dtype(output))
     return frame
+
+
+def _decode_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with the texts that its cells stand for."""
+    columns = [decode_texts(column) if _has_texts(column.type) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _has_texts(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_dictionary(kind)
 
 
 def _count_values(column: pa.Array) -> dict[str, int]:
@@ -194,4 +241,14 @@ def _frame_dtype(output: Output) -> Any:
 
 
 def _parse_array(cell: Any, output: Output) -> np.ndarray | None:
-    return np.array(json.loads(cell)).astype(_frame_dtype(output)) if isinstance(cell, str) else None
+    return _parse_list(cell, output.name).astype(_frame_dtype(output)) if isinstance(cell, str) else None
+
+
+def _parse_list(cell: str, name: str) -> np.ndarray:
+    """The array of a cell. Raises InvalidInputError if it is no JSON list of numbers."""
+    try:
+        return np.array(json.loads(cell))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"the table is damaged: {name} has a cell that is no list of numbers, {cell[:60]!r}"
+        ) from error

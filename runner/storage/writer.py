@@ -21,6 +21,7 @@ from runner.plan.pending import Block
 from runner.plan.segments import Plan
 from runner.plan.status import Status
 from runner.storage.columns import Columns, format_cell, static_cells
+from runner.storage.text_cells import encode_text, encode_texts
 
 SYNC_SECONDS = 1.0
 """Rows are synced to disk at least this often; it bounds what a power failure costs."""
@@ -52,6 +53,8 @@ def format_rows(
 def _repeat(value: Any, count: int) -> pa.Array:
     if value is None:
         return pa.nulls(count)
+    if isinstance(value, str):
+        return pa.repeat(encode_text(value), count)
     return pa.repeat(value if isinstance(value, bool | int | float) else format_cell(value), count)
 
 
@@ -60,7 +63,7 @@ def _format_output(values: np.ndarray) -> pa.Array:
     if values.dtype.kind == "V" or values.dtype == np.float16:  # bfloat16 and float16 are exact in float32
         values = values.astype(np.float32)
     if values.ndim == 1:
-        return pa.array(values)
+        return encode_texts(values) if values.dtype == object else pa.array(values)
     text = pc.cast(pa.array(values.reshape(-1)), pa.string())
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         for arrow, json_name in (("nan", "NaN"), ("inf", "Infinity")):
