@@ -11,7 +11,7 @@ GAP = 3
 TIE = "\u00a0"
 """Stands for a blank between words that stay in one line."""
 LEAST_ROOM = 20
-"""The least width of the values of a stacked row."""
+"""The least width of prose, unless it is shorter."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Column:
     @property
     def least_width(self) -> int:
         words = [word for text in (self.name, *(self.cells if self.is_prose else ())) for word in _split(text)]
-        return max(map(cell_len, [*words, *(() if self.is_prose else self.cells)]), default=0)
+        cells = max(map(cell_len, self.cells), default=0)
+        least = min(cells, LEAST_ROOM) if self.is_prose else cells
+        return max(least, *map(cell_len, words), 0)
 
     def wrap(self, width: int) -> "Column":
         """The column with lines of at most this width, as far as its words allow."""

@@ -19,6 +19,10 @@ from runner.storage.run_index import RunIndex
 
 HEADER = ("study", "task", "axes", "done", "planned", "nonfinite", "failed", "age", "state")
 
+WORDS = (
+    "axes: what was swept, with the number of values; done, planned: runs; nonfinite: runs with a NaN or an infinity "
+    "in a result; failed: runs without a result; age: since the last call"
+)
 PROSE = ("task", "axes", "state")
 DROP = ("age", "axes", "failed", "nonfinite", "task", "planned")
 """The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
@@ -74,7 +78,9 @@ def main() -> None:
 
 
 def _list() -> None:
-    parser = argparse.ArgumentParser(prog="python -m runner.studies", description="Lists the studies in a folder.")
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.studies", description="Lists the studies in a folder.", epilog=WORDS
+    )
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="the folder, by default outputs")
     outputs = parser.parse_args().outputs
     if not outputs.is_dir():

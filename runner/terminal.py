@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.execution.summary import Summary
-from runner.layout import TIE, Column, lay_out, measure, stack_rows
+from runner.layout import TIE, Column, lay_out, measure, stack_rows, wrap_words
 from runner.plan import segments
 from runner.plan.segments import Plan
 from runner.plan.texts import escape_controls
@@ -173,7 +173,7 @@ def print_rows(
 def print_preview(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Prints the groups of a plan, and what its words mean."""
     print_rows(header, rows, prose=("static", "inputs", "bytes"), drop=("blocks", "block", "lanes"))
-    print_line("lanes: runs executed side by side; block: the most runs in one call; bytes: an estimate of the memory")
+    print_prose("lanes: runs executed side by side; block: the most runs in one call; bytes: an estimate of the memory")
 
 
 def print_columns(columns: Sequence[Column]) -> None:
@@ -188,7 +188,7 @@ def print_columns(columns: Sequence[Column]) -> None:
     _print_table(console, layout.columns)
     if layout.left_out:
         names = ", ".join(dict.fromkeys(layout.left_out)).replace(TIE, " ")
-        print_line(f"left out at this width: {names}; COLUMNS={layout.needed} or a wider terminal shows them")
+        print_prose(f"left out at this width: {names}; COLUMNS={layout.needed} or a wider terminal shows them")
 
 
 def _make_column(
@@ -228,6 +228,12 @@ def count_runs(count: int) -> str:
 def print_line(line: str) -> None:
     """Prints a line without wrapping it, so that a path in it can be copied."""
     open_console().print(Text(escape_controls(line)), soft_wrap=True)
+
+
+def print_prose(text: str) -> None:
+    """Prints a sentence in lines that fit the terminal, broken between words."""
+    console = open_console()
+    console.print(Text(wrap_words(escape_controls(text), console.width)), soft_wrap=True)
 
 
 class RunsPerSecond(ProgressColumn):

@@ -147,3 +147,16 @@ def test_a_column_that_is_left_out_can_be_seen(toy, monkeypatch):
 def test_markup_of_names_is_shown(capsys):
     terminal.print_rows(["[red]name", ":smile:"], [["[bold]x", "a\x1bb"]])
     assert capsys.readouterr().out.splitlines()[::2] == [" [red]name   :smile:", " [bold]x     a\\x1bb"]
+
+
+def test_a_comparison_fits_the_terminal(toy, monkeypatch, capsys):
+    toy("-m", "task=noisy,noisier", "level=1,2", "seed=range(0,5)", "study=s")
+    monkeypatch.setenv("COLUMNS", "80")
+    for main, *arguments in ((compare.main, "outputs/s"), (studies.main,)):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        main()
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "0.1804 … 2.804" in out or "noisier, noisy" in out
+        assert "left out at this width" in out or main is studies.main
