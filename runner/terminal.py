@@ -50,9 +50,8 @@ def format_value(value: Any) -> str:
     """A value as in YAML; floats to six significant digits, since the table on disk has all of them."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    if isinstance(value, float | np.floating):
-        return f"{value:.6g}"
-    return f"{float(value):.6g}" if isinstance(value, np.generic) and value.dtype.kind == "V" else str(value)
+    is_number = isinstance(value, np.generic) and value.dtype.kind in "fV"  # those of ml_dtypes are no np.floating
+    return f"{float(value):.6g}" if is_number or isinstance(value, float) else str(value)
 
 
 def format_array(values: np.ndarray) -> str:

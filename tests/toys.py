@@ -111,3 +111,9 @@ def only_categories(seed: int, kind: str = "even") -> Category | jax.Array:
 def whether(seed: int, slope: float, mode: str = "jit") -> dict[str, jax.Array]:
     """Whether the call is traced, and `slope * seed`."""
     return {"traced": jnp.asarray(isinstance(slope, jax.core.Tracer)), "value": slope * seed.astype(jnp.float32)}
+
+
+def typed(seed: int, dtype: str = "float32", shape: tuple[int, ...] = (2,)) -> dict[str, jax.Array]:
+    """`1.5 - seed`, which is a whole number for integers, as a scalar and as an array."""
+    value = jnp.asarray(1.5 - seed.astype(jnp.float32)).astype(dtype)
+    return {"scalar": value, "array": jnp.full(shape, value)}

@@ -21,7 +21,7 @@ from runner.storage.reader import CodedRows, read_coded_rows, read_frame
 from runner.storage.run_index import RunIndex
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
-    "mean": np.mean,
+    "mean": lambda values: np.mean(values) if values.size else np.nan,
     "min": np.min,
     "max": np.max,
     "norm": np.linalg.norm,

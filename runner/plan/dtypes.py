@@ -1,4 +1,4 @@
-"""The dtypes of inputs: which values each of them represents."""
+"""The dtypes of inputs and outputs: which values they represent, and how a table stores them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +18,16 @@ def parse_dtype(name: str) -> np.dtype[Any]:
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype of an input has floats; ml_dtypes registers bfloat16 as V."""
     return dtype.kind in "fV"
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that a table has for an output: Arrow knows the small floats and integers of ml_dtypes as no numbers.
+
+    Every value of `dtype` is exact in it.
+    """
+    if dtype.isbuiltin == 1 and dtype != np.float16:
+        return dtype
+    return next(np.dtype(kind) for kind in (np.int8, np.float32) if np.can_cast(dtype, kind, "safe"))
 
 
 def describe_range(dtype: np.dtype[Any]) -> str:

@@ -16,6 +16,7 @@ import pyarrow.csv
 
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
+from runner.plan.dtypes import stored_dtype
 from runner.plan.status import Status
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
 from runner.storage.text_cells import decode_texts
@@ -195,7 +196,7 @@ def read_frame(path: Path, columns: Columns) -> pd.DataFrame:
     for output in columns.outputs:
         if output.shape != ():
             frame[output.name] = [_parse_array(cell, output) for cell in frame[output.name]]
-        elif not output.is_categorical and (not frame[output.name].isna().any() or output.dtype.kind in "fV"):
+        elif not output.is_categorical and (not frame[output.name].isna().any() or _frame_dtype(output).kind == "f"):
             frame[output.name] = frame[output.name].astype(_frame_dtype(output))
     return frame
 
@@ -215,11 +216,8 @@ def _count_values(column: pa.Array) -> dict[str, int]:
 
 
 def _stored_type(output: Output) -> pa.DataType:
-    """The type in which a scalar was written: bfloat16 and float16 are exact in float32."""
-    if output.is_categorical:
-        return pa.string()
-    is_small_float = output.dtype.kind in "fV" and output.dtype.itemsize < 8
-    return pa.float32() if is_small_float else pa.from_numpy_dtype(output.dtype)
+    """The type in which a scalar was written."""
+    return pa.string() if output.is_categorical else pa.from_numpy_dtype(stored_dtype(output.dtype))
 
 
 def _is_number(output: Output) -> bool:
@@ -236,12 +234,16 @@ def _read_numbers(column: Any) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def _frame_dtype(output: Output) -> Any:
-    return output.dtype if output.dtype.kind in "fiub" else np.float32
+def _frame_dtype(output: Output) -> np.dtype[Any]:
+    return output.dtype if output.dtype.isbuiltin == 1 else stored_dtype(output.dtype)
 
 
 def _parse_array(cell: Any, output: Output) -> np.ndarray | None:
-    return _parse_list(cell, output.name).astype(_frame_dtype(output)) if isinstance(cell, str) else None
+    if not isinstance(cell, str):
+        return None
+    array = _parse_list(cell, output.name).astype(_frame_dtype(output))
+    is_flat = not array.size and array.ndim < len(output.shape)  # JSON has [] for an array of shape (0, 2)
+    return array.reshape(output.shape) if is_flat else array
 
 
 def _parse_list(cell: str, name: str) -> np.ndarray:
