@@ -8,6 +8,8 @@ from runner.analysis.formats import format_interval, format_value
 
 def list_estimates(comparison: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one metric's estimates, as text."""
+    if not len(comparison.points):  # no run has the metric
+        return [], []
     rows = comparison.points[comparison.points["metric"] == metric]
     counts = [name for name in ("nonfinite", "failed") if rows[name].any()]
     interval = f"{100 * comparison.level:g} % interval"

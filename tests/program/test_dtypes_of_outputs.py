@@ -1,10 +1,13 @@
-"""Outputs of every dtype and shape: written exactly, read back, summarized and compared, or refused before anything runs."""
+"""Outputs of every dtype and shape: written exactly, read back and compared, or refused before anything runs."""
+
+import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import runner as seedbed
+from runner import compare
 
 FAST = ["float8_e5m2", "int4"]
 SLOW = ["float16", "bfloat16", "float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e8m0fnu", "float4_e2m1fn"]
@@ -55,8 +58,13 @@ def test_an_array_without_elements_is_one(toy, shape):
     assert "[] (" in toy("task=typed", f"shape={shape}").out
 
 
-def test_arrays_without_elements_alone_are_summarized(toy):
+def test_arrays_without_elements_alone_are_summarized(toy, monkeypatch, capsys):
     sweep = ("-m", "task=constant", "size=0,1", "study=s")
     first = toy(*sweep)
     assert first.status == 0, first.err
     assert toy(*sweep).out.splitlines()[:4] == first.out.splitlines()[:4]
+    toy("-m", "task=constant", "size=0", "study=none")
+    monkeypatch.setattr(sys, "argv", ["compare", "outputs/none", "--html"])
+    capsys.readouterr()
+    compare.main()
+    assert "note: no run has a finite value of output.mean" in capsys.readouterr().out
