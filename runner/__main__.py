@@ -10,6 +10,7 @@ from runner.config.command import run_application
 from runner.config.messages import ERRORS, exit_status, explain_error
 from runner.config.overrides import select_first_task
 from runner.errors import StudyInterruptedError
+from runner.output import guard_output, print_error
 from runner.pipeline import run_call
 
 
@@ -22,6 +23,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors, instead of printing them and exiting with 1
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own task lies in the working directory, also for the console script
+    with guard_output():
+        _run(show_traceback=show_traceback)
+
+
+def _run(*, show_traceback: bool) -> None:
     try:
         sys.argv[1:] = select_first_task(sys.argv[1:])
         run_application(run_call)
@@ -36,7 +42,7 @@ def leave(error: Exception, *, show_traceback: bool = False) -> NoReturn:
     if show_traceback:
         traceback.print_exception(error)
     notes = getattr(error, "__notes__", ())  # where in the user's own files it arose
-    print("\n".join([f"error: {explain_error(error)}", *notes]), file=sys.stderr)
+    print_error("\n".join([explain_error(error), *notes]))
     sys.exit(exit_status(error))
 
 

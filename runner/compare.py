@@ -2,18 +2,34 @@
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from runner import terminal
 from runner.analysis.comparison import Comparison, compare_studies, format_json
-from runner.analysis.formats import format_value
-from runner.analysis.tables import list_differences, list_estimates
-from runner.errors import InvalidInputError, SeedbedError
+from runner.analysis.tables import list_aggregates, list_differences, list_estimates
+from runner.errors import InvalidInputError
+from runner.output import run_command
+from runner.storage.text_cells import encode_text
 
 SHOWN_ROWS = 20
+
+PROSE = ("against", "the seeds show", "command")
+DROP = (
+    *("could show", "interval of P(better)", "interval of P(greater)", "interval of P(improvement)", "effect"),
+    *("worst seed", "max", "min", "std", "seeds for 80 % power", "P(better)", "P(greater)", "P(improvement)"),
+    *("IQM", "median", "by", "pairs", "p (rank)", "p (t)", "against", "runs", "tasks"),
+)
+"""The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
+ESTIMATES = (
+    "by: the method of the interval, Student's t or (from 30 seeds to 500) the BCa bootstrap; IQM: the mean of the "
+    "middle half"
+)
+DIFFERENCES = (
+    "p-values are adjusted by Holm over each metric's rows; effect: the difference in standard deviations; could show: "
+    "the smallest difference that this many pairs show with 80 % power"
+)
 
 compare = compare_studies
 """The Python interface of earlier versions."""
@@ -26,22 +42,20 @@ def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS) -> None:
         terminal.print_line(f"{metric}{f' ({direction})' if direction else ''}")
         for header, lines in (list_estimates(comparison, metric), list_differences(comparison, metric)):
             if lines:
-                terminal.print_rows(header, lines[:rows])
+                terminal.print_rows(header, lines[:rows], prose=PROSE, drop=DROP)
             if len(lines) > rows:
                 terminal.print_line(f"… {len(lines) - rows:,} more rows: --rows, --csv or --html")
     if len(comparison.aggregates):
         terminal.print_line("over all tasks (interquartile mean, bootstrap stratified by task)")
-        aggregates = comparison.aggregates.to_numpy(object)
-        terminal.print_rows(list(comparison.aggregates), [list(map(format_value, row)) for row in aggregates])
+        terminal.print_rows(*list_aggregates(comparison), prose=PROSE, drop=DROP)
+    if len(comparison.points):
+        terminal.print_prose(ESTIMATES)
+    if len(comparison.differences):
+        terminal.print_prose(DIFFERENCES)
     for note in comparison.notes:
-        terminal.print_line(f"note: {note}")
+        terminal.print_prose(f"note: {note}")
     if comparison.suggestion:
         terminal.print_line(f"to show the smallest observed difference with 80 % power: {comparison.suggestion}")
-    if len(comparison.differences):
-        terminal.print_line(
-            "p-values are adjusted by Holm over each metric's rows; “could show” is the smallest difference that this "
-            "many pairs show with 80 % power"
-        )
 
 
 def _parse_baseline(text: str | None) -> dict[str, str] | None:
@@ -55,7 +69,9 @@ def _parse_baseline(text: str | None) -> dict[str, str] | None:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runner.compare", description="Compares studies across their seeds."
+        prog="python -m runner.compare",
+        description="Compares studies across their seeds: estimates, and differences to a baseline.",
+        epilog=f"{ESTIMATES}. {DIFFERENCES}.",
     )
     parser.add_argument("studies", nargs="+", type=Path, help="folders of studies, such as outputs/lr_scan")
     parser.add_argument("--metric", action="append", help="an output, or a part of an array: y.mean, y.0 (repeatable)")
@@ -74,22 +90,22 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Runs the command. Exit status 2 after a usage error."""
+    """Runs the command. Exit status 2 after a usage error, and for a damaged study."""
+    run_command(_compare)
+
+
+def _compare() -> None:
     given = _build_parser().parse_args()
-    try:
-        comparison = compare_studies(
-            given.studies,
-            metrics=given.metric,
-            by=given.by,
-            baseline=_parse_baseline(given.baseline),
-            level=given.level,
-            keep=given.filter,
-        )
-        _show_comparison(comparison, given)
-        _write_files(comparison, given)
-    except (SeedbedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    comparison = compare_studies(
+        given.studies,
+        metrics=given.metric,
+        by=given.by,
+        baseline=_parse_baseline(given.baseline),
+        level=given.level,
+        keep=given.filter,
+    )
+    _show_comparison(comparison, given)
+    _write_files(comparison, given)
 
 
 def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:
@@ -97,7 +113,8 @@ def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:
         print(format_json(comparison))
     elif given.csv:
         frame: pd.DataFrame = getattr(comparison, given.csv)
-        print(frame.to_csv(index=False), end="")
+        texts = frame.map(lambda value: encode_text(value) if isinstance(value, str) else value)
+        print(texts.to_csv(index=False), end="")
     else:
         print_comparison(comparison, given.rows)
 

@@ -126,7 +126,7 @@ def preview(schedule: "Schedule") -> None:
     """Prints the groups that would be executed."""
     from runner.execution.schedule import preview_schedule
 
-    terminal.print_rows(*preview_schedule(schedule))
+    terminal.print_preview(*preview_schedule(schedule))
 
 
 def prepare_jax(call: Call) -> None:

@@ -1,8 +1,6 @@
 """The command `python -m runner.studies`: the studies in a folder."""
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import Any
 
 from runner import terminal
 from runner.errors import InvalidInputError
+from runner.output import run_command
 from runner.plan.even_values import count_distinct
 from runner.plan.status import Status
 from runner.storage.folder import Folder
@@ -19,6 +18,14 @@ from runner.storage.reader import count_statuses
 from runner.storage.run_index import RunIndex
 
 HEADER = ("study", "task", "axes", "done", "planned", "nonfinite", "failed", "age", "state")
+
+WORDS = (
+    "axes: what was swept, with the number of values; done, planned: runs; nonfinite: runs with a NaN or an infinity "
+    "in a result; failed: runs without a result; age: since the last call"
+)
+PROSE = ("task", "axes", "state")
+DROP = ("age", "axes", "failed", "nonfinite", "task", "planned")
+"""The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
 
 
 def list_studies(outputs: Path) -> Iterator[list[Any]]:
@@ -32,6 +39,7 @@ def _describe_study(folder: Folder) -> list[Any]:
     age = _format_age(time.time() - folder.manifest.stat().st_mtime)
     try:
         manifest = require_manifest(folder.manifest)
+        tasks, axes = _describe_axes(manifest.indexes)
         counts = count_statuses(folder, manifest)
         for part in folder.parts:
             counts.update(count_statuses(part, replace(manifest, retries=())))
@@ -39,7 +47,6 @@ def _describe_study(folder: Folder) -> list[Any]:
         return ["", "", "", "", "", "", age, str(error)]
     done = sum(counts.values())
     state = "complete" if done >= manifest.planned else "unfinished: the same command resumes it"
-    tasks, axes = _describe_axes(manifest.indexes)
     return [tasks, axes, done, manifest.planned, counts[Status.NONFINITE], counts[Status.FAILED], age, state]
 
 
@@ -48,7 +55,7 @@ def _describe_axes(indexes: tuple[RunIndex, ...]) -> tuple[str, str]:
     values: dict[str, set[Any]] = {}
     for index in indexes:
         for segment in index.segments:
-            for name, value in [*json.loads(segment.key), *segment.base.items()]:
+            for name, value in [*segment.cells.items(), *segment.base.items()]:
                 values.setdefault(name, set()).add(value)
     tasks = ", ".join(sorted(values.pop("task", ())))
     counts = {name: len(found) for name, found in values.items()}
@@ -67,13 +74,18 @@ def _format_age(seconds: float) -> str:
 
 def main() -> None:
     """Runs the command. Exit status 2 if there is no such folder."""
-    parser = argparse.ArgumentParser(prog="python -m runner.studies", description="Lists the studies in a folder.")
+    run_command(_list)
+
+
+def _list() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.studies", description="Lists the studies in a folder.", epilog=WORDS
+    )
     parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="the folder, by default outputs")
     outputs = parser.parse_args().outputs
     if not outputs.is_dir():
-        print(f"error: there is no folder {outputs}", file=sys.stderr)
-        sys.exit(2)
-    terminal.print_rows(HEADER, list_studies(outputs))
+        raise InvalidInputError(f"there is no folder {outputs}")
+    terminal.print_rows(HEADER, list_studies(outputs), prose=PROSE, drop=DROP)
 
 
 if __name__ == "__main__":

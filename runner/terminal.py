@@ -1,6 +1,7 @@
 """Output in the terminal: results, tables, and progress."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -9,11 +10,15 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 from runner.execution.summary import Summary
-from runner.plan.segments import Plan, Segment
+from runner.layout import TIE, Column, lay_out, measure, stack_rows, wrap_words
+from runner.plan import segments
+from runner.plan.segments import Plan
+from runner.plan.texts import escape_controls
 
 ARRAY_EDGE = 3
 """Elements that are shown at each end of an array."""
@@ -21,6 +26,8 @@ SHOWN_METRICS = 4
 """Metrics in a printed summary, so that it fits a wide terminal; the table has all of them."""
 SHOWN_CATEGORIES = 3
 """Categories of a point whose runs a printed summary counts."""
+UNLIMITED = 100_000
+"""The width of a file or a pipe: lines there have whatever length they need."""
 EMPTY = '""'
 """How an empty category is shown."""
 
@@ -32,16 +39,19 @@ class Advance(Protocol):
 
 
 def open_console() -> Console:
-    """A console on standard output; off a terminal, lines have whatever length they need."""
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=1000)
+    """A console on standard output; off a terminal, lines have the width of `COLUMNS`, or whatever they need."""
+    terminal = Console(highlight=False, markup=False, emoji=False)
+    if terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return terminal
+    return Console(highlight=False, markup=False, emoji=False, width=UNLIMITED)
 
 
 def format_value(value: Any) -> str:
     """A value as in YAML; floats to six significant digits, since the table on disk has all of them."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(format_value, value))}]"
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    is_number = isinstance(value, np.generic) and value.dtype.kind in "fV"  # those of ml_dtypes are no np.floating
+    return f"{float(value):.6g}" if is_number or isinstance(value, float) else str(value)
 
 
 def format_array(values: np.ndarray) -> str:
@@ -51,8 +61,12 @@ def format_array(values: np.ndarray) -> str:
         parts = [*map(format_value, flat[:ARRAY_EDGE]), "…", *map(format_value, flat[-ARRAY_EDGE:])]
     else:
         parts = [*map(format_value, flat)]
-    shape = "×".join(map(str, values.shape))
-    return f"[{', '.join(parts)}] ({shape})"
+    return f"[{', '.join(parts)}] ({format_shape(values.shape)})"
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """A shape as `4×3`."""
+    return "×".join(map(str, shape))
 
 
 def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] | None) -> None:
@@ -63,16 +77,12 @@ def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] |
         print_summary(summary)
 
 
-def print_run(segment: Segment, outputs: Mapping[str, np.ndarray]) -> None:
+def print_run(segment: segments.Segment, outputs: Mapping[str, np.ndarray]) -> None:
     """Prints the values and the outputs of a single run."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
-    for name in ("task", *segment.traced, *segment.static, *shapes, *outputs):
-        table.add_column(name, overflow="fold")
-    values = [*segment.traced.values(), *segment.static.values(), *shapes.values()]
-    results = [format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for rows in outputs.values()]
-    table.add_row(*map(Text, [segment.task.name, *map(str, values), *results]))
-    open_console().print(table)
+    cells = {"task": segment.task.name, **segment.traced, **segment.static, **shapes}
+    results = {n: format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for n, rows in outputs.items()}
+    print_columns([_make_column(name, [str(value)]) for name, value in {**cells, **results}.items()])
 
 
 def print_summary(summary: Summary) -> None:
@@ -82,37 +92,45 @@ def print_summary(summary: Summary) -> None:
     """
     labels = [summary.points.label(number) for number in range(len(summary.runs))]
     names = list(dict.fromkeys(key for label in labels for key in label))
-    nonfinite = [bool(column.any()) for column in (summary.count < summary.values).T]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for name in [*names, "runs"]:
-        table.add_column(name, justify="left" if name == "task" else "right")
-    for name in summary.categories:
-        table.add_column(name)
-    shown = range(min(len(summary.metrics), SHOWN_METRICS))
-    for j in shown:
-        metric = summary.metrics[j]
-        table.add_column(f"{metric} mean", justify="right")
-        table.add_column("± 95 %", justify="right")
-        table.add_column("std", justify="right")
-        if nonfinite[j]:
-            table.add_column("finite", justify="right")
-    for i, label in enumerate(labels):
-        cells = [format_value(label.get(name, "")) for name in names] + [str(summary.runs[i])]
-        cells += [_count_categories(counts[i]) for counts in summary.categories.values()]
-        for j in shown:
-            known = int(summary.count[i, j])
-            half = _half_width(known) * summary.deviation[i, j]
-            cells += [_estimate(summary.mean[i, j], known > 0), f"{half:.2g}" if known > 1 else ""]
-            cells += [_estimate(summary.deviation[i, j], known > 1)]
-            cells += [str(known) if summary.values[i, j] else ""] if nonfinite[j] else []
-        table.add_row(*map(Text, cells))
-    out = open_console()
-    out.print(table)
-    if more := (*summary.metrics[len(shown) :], *summary.arrays):
-        out.print(f"in the table only: {', '.join(more)}")
+    columns = [
+        _make_column(name, [format_value(label.get(name, "")) for label in labels], is_right=name != "task")
+        for name in names
+    ]
+    columns.append(_make_column("runs", list(map(str, summary.runs)), is_right=True))
+    for name, counts in summary.categories.items():
+        columns.append(_make_column(name, list(map(_count_categories, counts)), is_prose=True))
+    shown = min(len(summary.metrics), SHOWN_METRICS)
+    columns += [column for j in range(shown) for column in _list_moments(summary, j)]
+    print_columns(columns)
+    means = {name.removesuffix(".mean") for name in summary.metrics[:shown] if name not in summary.arrays}
+    if more := [*summary.metrics[shown:], *(name for name in summary.arrays if name not in means)]:
+        print_line(f"in the table only: {', '.join(more)}")
     left = summary.points.count - len(labels)
     if left:
-        out.print(f"… {left:,} more points, all in the table")
+        print_line(f"… {left:,} more points, all in the table")
+
+
+def _list_moments(summary: Summary, j: int) -> list[Column]:
+    """The columns of a metric; where there is no room, deviations are left out first, then the last metrics."""
+    metric, count, mean, deviation = (
+        summary.metrics[j],
+        summary.count[:, j],
+        summary.mean[:, j],
+        summary.deviation[:, j],
+    )
+    halves = [f"{_half_width(int(n)) * d:.2g}" if n > 1 else "" for n, d in zip(count, deviation, strict=True)]
+    name = metric if metric.rpartition(".")[2] == "mean" else f"{metric} mean"
+    moments = [
+        (name, [_estimate(value, n > 0) for value, n in zip(mean, count, strict=True)], j),
+        (f"±{TIE}95{TIE}%", halves, j or 1),
+        ("std", [_estimate(value, n > 1) for value, n in zip(deviation, count, strict=True)], SHOWN_METRICS + j),
+    ]
+    columns = [_make_column(name, cells, is_right=True, drop=drop) for name, cells, drop in moments]
+    values = summary.values[:, j]
+    if (count < values).any():
+        known = [str(int(n)) if given else "" for n, given in zip(count, values, strict=True)]
+        columns.append(_make_column("finite", known, is_right=True, drop=j))
+    return columns
 
 
 def _count_categories(counts: Mapping[str, int]) -> str:
@@ -133,14 +151,72 @@ def _estimate(value: float, known: bool) -> str:
     return format_value(float(value)) if known else ""
 
 
-def print_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints a table, such as the groups of a plan."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    open_console().print(table)
+def print_rows(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], *, prose: Sequence[str] = (), drop: Sequence[str] = ()
+) -> None:
+    """Prints a table, such as the groups of a plan.
+
+    Where there is no room, the columns of `prose` are broken between words, and those of `drop` are left out, the
+    first one first.
+    """
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    order = {name: len(drop) - i for i, name in enumerate(drop)}
+    print_columns(
+        [
+            _make_column(name, [row[i] for row in texts], is_prose=name in prose, drop=order.get(name, 0))
+            for i, name in enumerate(header)
+        ]
+    )
+
+
+def print_preview(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints the groups of a plan, and what its words mean."""
+    print_rows(header, rows, prose=("static", "inputs", "bytes"), drop=("blocks", "block", "lanes"))
+    print_prose("lanes: runs executed side by side; block: the most runs in one call; bytes: an estimate of the memory")
+
+
+def print_columns(columns: Sequence[Column]) -> None:
+    """Prints a table as far as its columns fit, and says which ones do not."""
+    console = open_console()
+    layout = lay_out(columns, console.width)
+    if layout.is_stacked:
+        for i, pair in enumerate(stack_rows(columns, console.width)):
+            console.print(end="\n" if i else "")
+            _print_table(console, pair, has_header=False)
+        return
+    _print_table(console, layout.columns)
+    if layout.left_out:
+        names = ", ".join(dict.fromkeys(layout.left_out)).replace(TIE, " ")
+        print_prose(f"left out at this width: {names}; COLUMNS={layout.needed} or a wider terminal shows them")
+
+
+def _make_column(
+    name: str, cells: Sequence[str], *, is_right: bool = False, is_prose: bool = False, drop: int = 0
+) -> Column:
+    return Column(escape_controls(name), tuple(map(escape_controls, cells)), is_right, is_prose, drop)
+
+
+def _print_table(console: Console, columns: Sequence[Column], *, has_header: bool = True) -> None:
+    """Prints a table without the blanks that would fill its lines."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=has_header)
+    for column in columns:
+        table.add_column(
+            Text(column.name.replace(TIE, " ")), justify="right" if column.is_right else "left", no_wrap=True
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*map(Text, cells))
+    wide = console.options.update(width=max(console.width, measure(columns)))
+    for line in console.render_lines(table, wide, pad=False):
+        console.print(Segments([*_strip_line(line), Segment.line()]), end="", soft_wrap=True)
+
+
+def _strip_line(line: Sequence[Segment]) -> list[Segment]:
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        kept[-1] = Segment(kept[-1].text.rstrip(), kept[-1].style)
+    return kept
 
 
 def count_runs(count: int) -> str:
@@ -150,7 +226,13 @@ def count_runs(count: int) -> str:
 
 def print_line(line: str) -> None:
     """Prints a line without wrapping it, so that a path in it can be copied."""
-    open_console().print(Text(line), soft_wrap=True)
+    open_console().print(Text(escape_controls(line)), soft_wrap=True)
+
+
+def print_prose(text: str) -> None:
+    """Prints a sentence in lines that fit the terminal, broken between words."""
+    console = open_console()
+    console.print(Text(wrap_words(escape_controls(text), console.width)), soft_wrap=True)
 
 
 def print_warning(line: str) -> None:

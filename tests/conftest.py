@@ -23,6 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test in a folder of its own; the toys can be imported as a user's own module could."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # the width of whoever runs the tests
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
 
 

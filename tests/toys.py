@@ -62,6 +62,13 @@ def text(seed: int) -> str:
     return "no array"
 
 
+def refuses(seed: int, mode: str) -> jax.Array:
+    """Fails with its mode as the message, but for the mode `ok`."""
+    if mode != "ok":
+        raise ValueError(mode)
+    return seed.astype(jnp.float32)
+
+
 def pair(seed: int) -> tuple[jax.Array, jax.Array]:
     value = seed.astype(jnp.float32)
     return value, -value
@@ -141,3 +148,9 @@ def calls(seed: int, by: str = "debug") -> jax.Array:
     else:
         jax.debug.callback(hear, seed)
     return seed.astype(jnp.float32)
+
+
+def typed(seed: int, dtype: str = "float32", shape: tuple[int, ...] = (2,)) -> dict[str, jax.Array]:
+    """`1.5 - seed`, which is a whole number for integers, as a scalar and as an array."""
+    value = jnp.asarray(1.5 - seed.astype(jnp.float32)).astype(dtype)
+    return {"scalar": value, "array": jnp.full(shape, value)}

@@ -323,6 +323,8 @@ def _describe_runs(runs: Runs) -> list[str]:
         )
     if runs.categorical:
         notes.append(f"{', '.join(runs.categorical)}: categorical outputs, which are in the table and not compared")
+    if runs.values and not any(np.isfinite(values).any() for values in runs.values.values()):
+        notes.append(f"no run has a finite value of {', '.join(runs.values)}")
     if len(runs.points) > MOST_POINTS:
         notes.append(f"the first {MOST_POINTS:,} of {len(runs.points):,} points; choose others by --filter")
     return notes

@@ -41,7 +41,7 @@ class Picture:
 
 def draw_figures(comparison: Comparison) -> Iterator[Picture]:
     """The figures that fit a comparison: per metric those that its axes allow, and curves of array outputs."""
-    for metric in comparison.metrics:
+    for metric in comparison.metrics if len(comparison.points) else ():
         rows = comparison.points[comparison.points["metric"] == metric].reset_index(drop=True)
         if not rows["mean"].notna().any():
             continue

@@ -23,7 +23,7 @@ from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
-    "mean": np.mean,
+    "mean": lambda values: np.mean(values) if values.size else np.nan,
     "min": np.min,
     "max": np.max,
     "norm": np.linalg.norm,
@@ -260,7 +260,7 @@ def _reduce_output(column: Any, metric: str) -> np.ndarray:
     reduce = REDUCTIONS[part] if part in REDUCTIONS else itemgetter(tuple(map(int, part.split("."))))
     try:
         return np.array([np.nan if text is None else float(reduce(np.array(json.loads(text)))) for text in column])
-    except (IndexError, TypeError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{metric}: {error}") from error
 
 
@@ -387,7 +387,7 @@ def _list_points(index: RunIndex, names: Sequence[str]) -> Iterator[tuple[list[A
     others = [axis for axis in index.axes if set(axis) != {"seed"}]
     seeds = next((axis["seed"] for axis in index.axes if set(axis) == {"seed"}), None)
     for segment in index.segments:
-        static = dict(json.loads(segment.key))
+        static = segment.cells
         for places in np.ndindex(*(len(next(iter(axis.values()))) for axis in others)):
             values = {**static, **segment.base}
             for axis, place in zip(others, places, strict=True):

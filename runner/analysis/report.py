@@ -1,7 +1,6 @@
 """The report of a comparison: one page that opens without a network."""
 
 import base64
-import csv
 import io
 import json
 from collections import Counter
@@ -27,6 +26,7 @@ from runner.plan.status import Status
 from runner.storage.environment import format_command, read_environment
 from runner.storage.folder import Folder, write_file
 from runner.storage.manifest import Manifest
+from runner.storage.programs import read_programs
 from runner.storage.reader import count_reasons
 
 MOST_ROWS = 500
@@ -304,7 +304,7 @@ def _build_bad_runs(comparison: Comparison) -> Table | None:
 
 
 def _build_programs(folder: Folder) -> Table | None:
-    rows = list(csv.reader(io.StringIO(folder.programs.read_text()))) if folder.programs.exists() else []
+    rows = read_programs(folder.programs)
     if len(rows) < 2:
         return None
     return _build_table(rows[0], rows[1:], [[_parse_number(cell) for cell in row] for row in rows[1:]])

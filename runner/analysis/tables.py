@@ -8,6 +8,8 @@ from runner.analysis.formats import format_interval, format_value
 
 def list_estimates(comparison: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one metric's estimates, as text."""
+    if not len(comparison.points):  # no run has the metric
+        return [], []
     rows = comparison.points[comparison.points["metric"] == metric]
     counts = [name for name in ("nonfinite", "failed") if rows[name].any()]
     interval = f"{100 * comparison.level:g} % interval"
@@ -34,7 +36,7 @@ def list_differences(comparison: Comparison, metric: str) -> tuple[list[str], li
     interval = f"{100 * comparison.level:g} % interval"
     share = "P(better)" if metric in comparison.runs.directions else "P(greater)"
     header = [*comparison.axes, "against", "the seeds show", "pairs", "difference", interval, "p (t)", "p (rank)"]
-    header += ["effect", share, f"{interval} ", "could show", "seeds for 80 % power"]
+    header += ["effect", share, f"interval of {share}", "could show", "seeds for 80 % power"]
     lines = []
     for row in rows.to_dict("records"):
         pairs = format_value(row["pairs"]) + ("" if row["kind"] == "paired" else " (unpaired)")
@@ -49,3 +51,16 @@ def list_differences(comparison: Comparison, metric: str) -> tuple[list[str], li
         needed = row["seeds_needed"]
         lines.append([*line, "" if needed is None or math.isnan(needed) else f"{int(needed):,}"])
     return header, lines
+
+
+def list_aggregates(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the aggregates over all tasks, as text."""
+    others = [name for name in comparison.axes if name != "task"]
+    header = [*others, "metric", "tasks", "runs", "IQM", f"{100 * comparison.level:g} % interval", "mean", "median"]
+    lines = []
+    for row in comparison.aggregates.to_dict("records"):
+        line = [format_value(row[name]) for name in (*others, "metric", "tasks", "runs", "iqm")]
+        line += [format_interval(row["low"], row["high"]), format_value(row["mean"]), format_value(row["median"])]
+        line += [format_value(row["improvement"], 2)]
+        lines.append([*line, format_interval(row["improvement_low"], row["improvement_high"], 2)])
+    return [*header, "P(improvement)", "interval of P(improvement)"], lines

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from threading import Lock
@@ -17,6 +17,7 @@ from runner.execution.schedule import Groups, Schedule
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
+from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.folder import Folder
@@ -154,11 +155,13 @@ def _execute_block(
         pieces = [_Piece(block, None, None, str(error))]
     except (OSError, MemoryError) as error:
         raise StudyFailedError(f"{program.describe_error(error)}; the same command resumes the study") from error
-    return [
-        Result(part, piece.program, values, why, format_block(part, values, why), started, time.perf_counter())
-        for piece in pieces
-        for part, values, why in _split_invalid_codes(piece.block, piece.outputs, piece.reason)
-    ]
+    return [_make_result(part, format_block, started) for piece in pieces for part in _split_invalid_codes(piece)]
+
+
+def _make_result(piece: _Piece, format_block: FormatRows, started: float) -> Result:
+    block, outputs, reason = piece.block, piece.outputs, shorten_reason(piece.reason) if piece.reason else None
+    rows = format_block(block, outputs, reason)
+    return Result(block, piece.program, outputs, reason, rows, started, time.perf_counter())
 
 
 def _execute_pieces(
@@ -183,23 +186,23 @@ def _execute_pieces(
     return [piece for half in halves for piece in _execute_pieces(plan, half, compiled, inputs, programs)]
 
 
-def _split_invalid_codes(
-    block: Block, outputs: Outputs | None, reason: str | None
-) -> Iterator[tuple[Block, Outputs | None, str | None]]:
-    """The block, cut where a code has no category: only those runs fail."""
+def _split_invalid_codes(piece: _Piece) -> Iterator[_Piece]:
+    """The piece, cut where a code has no category: only those runs fail."""
+    outputs, size = piece.outputs, len(piece.block)
     texts = {name: values for name, values in (outputs or {}).items() if values.dtype == object}
     if outputs is None or not any(text is None for values in texts.values() for text in values):
-        yield block, outputs, reason
+        yield piece
         return
-    reasons = np.full(len(block), None, dtype=object)
+    reasons = np.full(size, None, dtype=object)
     for name, values in texts.items():
         # tables of earlier versions have this sentence: it stays, so that the same study gives the same bytes
         reasons[[text is None for text in values]] = f"the code of {name!r} stands for none of its words"
     changes = np.flatnonzero(reasons[1:] != reasons[:-1]) + 1
-    for start, stop in pairwise([0, *changes.tolist(), len(block)]):
-        piece = block.cut(start, stop)
-        values_of_piece = {name: values[start:stop] for name, values in outputs.items()}
-        yield piece, None if reasons[start] else values_of_piece, reasons[start]
+    for start, stop in pairwise([0, *changes.tolist(), size]):
+        cut = {name: values[start:stop] for name, values in outputs.items()}
+        yield replace(
+            piece, block=piece.block.cut(start, stop), outputs=None if reasons[start] else cut, reason=reasons[start]
+        )
 
 
 def _run_within_memory(

@@ -90,8 +90,9 @@ class Summary:
 
     points: Points
     metrics: tuple[str, ...]
+    """The scalar outputs that are numbers; if there are none, the means of arrays, as `y.mean`."""
     arrays: tuple[str, ...]
-    """Array outputs, which are in the table only."""
+    """Array outputs, which are in the table only, or have a mean."""
     runs: np.ndarray
     values: np.ndarray
     count: np.ndarray
@@ -110,8 +111,9 @@ class Summary:
 def empty_summary(plan: Plan, outputs: Sequence[Output]) -> Summary:
     """The summary of a plan with these outputs, before its first run."""
     points = Points(plan)
-    metrics = tuple(dict.fromkeys(o.name for o in outputs if o.shape == () and not o.is_categorical))
+    scalars = tuple(dict.fromkeys(o.name for o in outputs if o.shape == () and not o.is_categorical))
     arrays = tuple(dict.fromkeys(output.name for output in outputs if output.shape != ()))
+    metrics = scalars or tuple(f"{name}.mean" for name in arrays)
     shown = min(points.count, SHOWN_POINTS)
     categories: dict[str, tuple[Counter[str], ...]] = {
         output.name: (Counter(),) * shown for output in outputs if output.is_categorical
@@ -133,11 +135,23 @@ def add_block(summary: Summary, block: Block, outputs: Mapping[str, np.ndarray] 
     values = np.full((len(points), len(summary.metrics)), np.nan)
     given = np.zeros_like(values)
     for i, name in enumerate(summary.metrics):
-        if name in outputs and outputs[name].ndim == 1:
-            values[:, i], given[:, i] = outputs[name][shown], 1
+        column = _reduce_output(outputs, name)
+        if column is not None:
+            values[:, i], given[:, i] = column[shown], 1
     for name in [name for name in summary.categories if name in outputs]:
         summary = _count_categories(summary, name, points, outputs[name][shown])
     return _add_values(replace(summary, values=summary.values + _sum_by_point(summary, points, given)), points, values)
+
+
+def _reduce_output(outputs: Mapping[str, np.ndarray], metric: str) -> np.ndarray | None:
+    """A metric of the runs of a block, `(runs,)`: a scalar, or the mean of each array; None if they do not have it."""
+    if metric in outputs:
+        return outputs[metric] if outputs[metric].ndim == 1 else None
+    rows = outputs.get(metric.removesuffix(".mean"))
+    if rows is None or rows.ndim == 1:
+        return rows
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    return flat.mean(axis=1) if flat.size else np.full(len(rows), np.nan)
 
 
 def _count_categories(summary: Summary, name: str, points: np.ndarray, texts: np.ndarray) -> Summary:

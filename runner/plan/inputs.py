@@ -1,16 +1,17 @@
 """Inputs: array parameters, described in YAML and built with NumPy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from runner.errors import InvalidInputError
 from runner.plan.contract import Task
+from runner.plan.dtypes import describe_range, find_changed_value, is_float, parse_dtype
 from runner.plan.values import SEED_STOP, as_integer, freeze, invalid_value
 
 KEYS = ("shape", "fill", "seed", "dtype", "values", "file")
@@ -52,9 +53,13 @@ def describe_input(task: Task, name: str, value: Any) -> Input:
         raise InvalidInputError(f"task {task.name!r}: {name} has both {name}.values and {name}.file; give one of them")
     if "file" in given:
         path = str(given["file"])
-        return Input(_read_file(task, name, path).shape, dtype, file=path)
+        array = _read_file(task, name, path)
+        _refuse_changed(task, name, f"file={path}", dtype, _find_changed_in_file(path, _read_version(path), dtype))
+        return Input(array.shape, dtype, file=path)
     if "values" in given:
-        return Input(_parse_values(task, name, given["values"]).shape, dtype, values=given["values"])
+        array = _parse_values(task, name, given["values"])
+        _refuse_changed(task, name, "values", dtype, find_changed_value(array, parse_dtype(dtype)))
+        return Input(array.shape, dtype, values=given["values"])
     return _describe_filled(task, name, given, dtype)
 
 
@@ -68,7 +73,15 @@ def _describe_filled(task: Task, name: str, given: dict[str, Any], dtype: str) -
     seed = as_integer(given.get("seed", 0))
     if seed is None or not 0 <= seed < SEED_STOP:
         raise invalid_value(task, f"{name}.seed", f"an integer from 0 to {SEED_STOP - 1}", given["seed"])
+    if not _can_hold_fill(shape, dtype, fill):
+        raise invalid_value(task, f"{name}.fill", f"ones or zeros for {name}.dtype={dtype}", fill)
     return Input(shape, dtype, fill=fill, seed=seed)
+
+
+def _can_hold_fill(shape: tuple[int, ...], dtype: str, fill: str) -> bool:
+    """Whether a dtype represents the values of a fill: integers do not have those between 0 and 1."""
+    is_whole = fill in ("ones", "zeros") or (fill == "linspace" and math.prod(shape) <= 2)
+    return is_whole or is_float(parse_dtype(dtype))
 
 
 def _check_shape(task: Task, name: str, value: Any) -> tuple[int, ...]:
@@ -86,9 +99,34 @@ def _check_choice(task: Task, name: str, value: Any, choices: tuple[str, ...]) -
 
 def _parse_values(task: Task, name: str, values: Any) -> np.ndarray:
     try:
+        if _has_null(values):  # NumPy would read it as NaN
+            raise TypeError("null is no number")
         return np.array(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise invalid_value(task, f"{name}.values", "a list of numbers, or lists of equal length", values) from error
+
+
+def _has_null(values: Any) -> bool:
+    return any(map(_has_null, values)) if isinstance(values, tuple) else values is None
+
+
+def _refuse_changed(task: Task, name: str, source: str, dtype: str, changed: float | None) -> None:
+    """Raises InvalidInputError for an array of which `changed` is the first value that the dtype does not represent."""
+    if changed is not None:
+        rule = f"must have {describe_range(parse_dtype(dtype))} for {name}.dtype={dtype}"
+        raise InvalidInputError(f"task {task.name!r}: {name}.{source} {rule}, got {str(changed).removesuffix('.0')}")
+
+
+def _read_version(file: str) -> tuple[int, int]:
+    """What changes when a file is written again: its time of modification and its size."""
+    status = Path(file).stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=256)
+def _find_changed_in_file(file: str, version: tuple[int, int], dtype: str) -> float | None:
+    """The first value of a file that the dtype does not represent; the segments of a sweep read the file once."""
+    return find_changed_value(_load_file(Path(file)), parse_dtype(dtype))
 
 
 def _read_file(task: Task, name: str, file: str) -> np.ndarray:
@@ -148,4 +186,4 @@ def _fill_values(description: Input) -> np.ndarray:
 
 def input_dtype(description: Input) -> np.dtype[Any]:
     """The NumPy dtype of an input, bfloat16 included."""
-    return np.dtype(getattr(ml_dtypes, description.dtype, description.dtype))
+    return parse_dtype(description.dtype)

@@ -21,6 +21,9 @@ class CategoryCode:
     categories: tuple[str, ...]
 
 
+NO_PROGRAMS = ("float6_e2m3fn", "float6_e3m2fn", "int1", "uint1")
+"""Dtypes of ml_dtypes that JAX traces and XLA (of jaxlib 0.10) does not compile; for some it ends the process."""
+
 Returned = dict[str, jax.Array | CategoryCode]
 
 
@@ -91,6 +94,8 @@ def _check_array(name: str, value: Any) -> jax.Array:
         array = jnp.asarray(value)
     except (TypeError, ValueError):
         raise TypeError(f"returns a {type(value).__name__} as {name!r}, no array") from None
+    if array.dtype.name in NO_PROGRAMS:
+        raise TypeError(f"returns {array.dtype} as {name!r}; a table holds no such numbers, since XLA compiles none")
     if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating):
         return array
     raise TypeError(f"returns {array.dtype} as {name!r}; a table holds floats, integers and booleans")

@@ -13,6 +13,7 @@ from runner.plan.contract import Built, Output, load_function
 from runner.plan.frames import list_own_frames
 from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
+from runner.plan.texts import escape_controls, shorten_reason
 from runner.program.cost import (
     MOST_ELEMENTS,
     choose_capacity,
@@ -73,7 +74,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     try:
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
-        refusal = InvalidInputError(f"{_describe_segment(segment)}: {describe_error(error)}")
+        refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {describe_error(error)}"))
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error
@@ -97,4 +98,5 @@ def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
 def _describe_segment(segment: Segment) -> str:
     shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
     values = {**segment.traced, **segment.static, **shapes}
-    return f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())
+    text = f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())
+    return escape_controls(text)

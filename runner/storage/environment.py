@@ -12,9 +12,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner.errors import InvalidInputError
 from runner.storage.folder import Folder, write_file
+from runner.storage.schema import ListOf, MappingOf, Record, check_types
 
 LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
+
+_SCHEMA = Record(
+    {"command": ListOf(str, least=1)},
+    {
+        "started": str,
+        "python": str,
+        "devices": ListOf(str),
+        "versions": MappingOf(str),
+        "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
+    },
+)
+"""The types of what is read again."""
 
 
 def collect_environment(devices: Iterable[str]) -> dict[str, Any]:
@@ -37,13 +51,23 @@ def write_environment(folder: Folder, environment: Mapping[str, Any]) -> None:
 
 
 def read_environment(folder: Folder) -> dict[str, Any] | None:
-    """The content of `environment.json`, None if there is none."""
-    return json.loads(folder.environment.read_text()) if folder.environment.exists() else None
+    """The content of `environment.json`, None if there is none. Raises InvalidInputError for a damaged one."""
+    if not folder.environment.exists():
+        return None
+    try:
+        environment = json.loads(folder.environment.read_text())
+        check_types(environment, _SCHEMA)
+    except (ValueError, TypeError, OSError) as error:
+        raise InvalidInputError(f"{folder.environment} is damaged ({error}); delete it") from error
+    return environment
 
 
 def format_command(folder: Folder) -> str:
-    """The command of the study's last call that executed runs, as one would type it."""
-    program, *arguments = json.loads(folder.environment.read_text())["command"]
+    """The command of the study's last call that executed runs, as one would type it; empty if it is not known."""
+    environment = read_environment(folder)
+    if environment is None:
+        return ""
+    program, *arguments = environment["command"]
     return shlex.join([Path(program).name, *arguments])
 
 

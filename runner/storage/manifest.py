@@ -14,9 +14,47 @@ from runner.plan.contract import Output
 from runner.storage.columns import Columns
 from runner.storage.fingerprint import Fingerprint, pack_fingerprint, unpack_fingerprint, upgrade_facts
 from runner.storage.run_index import RunIndex, pack_index, unpack_index
+from runner.storage.schema import ListOf, MappingOf, Record, check_types
 
 FORMAT = 4
 OLDEST_FORMAT = 2
+
+_SCHEMA = Record(
+    {
+        "columns": Record(
+            {
+                "parameters": MappingOf(str),
+                "outputs": ListOf(Record({"name": str, "shape": ListOf(int), "dtype": str})),
+            }
+        ),
+        "fingerprint": Record(
+            {"versions": MappingOf(str), "lanes": (int, str)},
+            {
+                "device": (str, type(None)),
+                "code": MappingOf(str),
+                "values": MappingOf(Record({})),
+                "settings": (dict, type(None)),
+            },
+        ),
+        "planned": int,
+        "accepted": ListOf(str),
+        "retries": ListOf(ListOf(int, least=2)),
+        "table_bytes": (int, type(None)),
+        "indexes": ListOf(
+            Record(
+                {
+                    "segments": ListOf(Record({"key": str, "base": MappingOf((int, float))})),
+                    "axes": ListOf(MappingOf(Record({"dtype": str}))),
+                    "stop": int,
+                    "first": int,
+                }
+            ),
+            least=1,
+        ),
+    },
+    {"metrics": MappingOf(str)},
+)
+"""The types of a manifest of the newest format."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +115,7 @@ def read_manifest(path: Path) -> Manifest | None:
                 f"{path} has format {data['format']}; this version of Seedbed reads {OLDEST_FORMAT} to {FORMAT}"
             )
         return _parse_manifest(_upgrade(data))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InvalidInputError(f"{path} is damaged ({error}); move the folder away, or use another name") from error
 
 
@@ -90,6 +128,7 @@ def require_manifest(path: Path) -> Manifest:
 
 
 def _parse_manifest(data: Mapping[str, Any]) -> Manifest:
+    check_types(data, _SCHEMA)
     outputs = [Output(o["name"], tuple(o["shape"]), _parse_dtype(o["dtype"])) for o in data["columns"]["outputs"]]
     return Manifest(
         Columns(data["columns"]["parameters"], tuple(outputs)),

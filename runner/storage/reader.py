@@ -16,11 +16,13 @@ import pyarrow.csv
 
 from runner.errors import InvalidInputError
 from runner.plan.contract import Output
+from runner.plan.dtypes import stored_dtype
 from runner.plan.status import Status
 from runner.storage.checksums import count_covered, read_records
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
+from runner.storage.text_cells import decode_texts
 
 BATCH_BYTES = 1 << 24
 CELL_BYTES = 30
@@ -73,8 +75,8 @@ def _iterate_rows(folder: Folder, columns: Columns, types: Mapping[str, pa.DataT
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = pa.py_buffer(content).slice(0, _find_end(folder, content))
         with pyarrow.csv.open_csv(pa.BufferReader(rows), reading, parsing, convert) as reader:
-            yield from reader
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            yield from map(_decode_batch, reader)
+    except (pa.ArrowException, OSError) as error:
         raise InvalidInputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
@@ -108,14 +110,20 @@ class KeyedRows:
 
 
 def read_keyed_rows(folder: Folder, manifest: Manifest) -> Iterator[KeyedRows]:
-    """All rows of a table, grouped by their static cells and status. Raises InvalidInputError for an unknown status."""
+    """All rows of a table, grouped by their static cells and status.
+
+    Arrays are left out, unless no output is a number: then they stand with their means, float64 `(rows,)`. Raises
+    InvalidInputError for an unknown status.
+    """
     columns = manifest.columns
-    scalars = [output for output in columns.outputs if output.shape == ()]
+    has_numbers = any(output.shape == () and not output.is_categorical for output in columns.outputs)
+    scalars = [output for output in columns.outputs if output.shape == () or not has_numbers]
     traced = [name for name, kind in columns.parameters.items() if kind in TRACED_TYPES]
     static = ["task", *(name for name in columns.parameters if name not in traced)]
     types = {name: pa.string() for name in (*static, "status", "reason")}
     types |= {name: pa.from_numpy_dtype(columns.parameters[name]) for name in traced}
-    types |= {output.name: _stored_type(output) for output in scalars} | {"run": pa.int64()}
+    types |= {output.name: _stored_type(output) if output.shape == () else pa.string() for output in scalars}
+    types |= {"run": pa.int64()}
     for batch in iterate_batches(folder, manifest, types):
         for values, group in batch.to_pandas().groupby([*static, "status"], dropna=False, sort=False):
             *cells, status = values
@@ -126,9 +134,17 @@ def read_keyed_rows(folder: Folder, manifest: Manifest) -> Iterator[KeyedRows]:
             given = [name for name in traced if group[name].notna().all()]
             numbers = {name: group[name].to_numpy().astype(columns.parameters[name]) for name in given}
             outputs = [] if status == Status.FAILED else scalars
-            found = {output.name: group[output.name].to_numpy() for output in outputs}
+            found = {output.name: _read_means(group[output.name], output) for output in outputs}
             reason = group["reason"].iloc[0] if status == Status.FAILED else None
             yield KeyedRows(key, Status(status), group["run"].to_numpy(), numbers, found, reason)
+
+
+def _read_means(cells: pd.Series, output: Output) -> np.ndarray:
+    """A scalar output unchanged, or the mean of each array; NaN where a run has none."""
+    if output.shape == ():
+        return cells.to_numpy()
+    arrays = [_parse_list(cell, output.name) if isinstance(cell, str) else np.empty(0) for cell in cells]
+    return np.array([array.mean(dtype=np.float64) if array.size else np.nan for array in arrays])
 
 
 @dataclass(frozen=True)
@@ -199,7 +215,7 @@ def read_arrays(folder: Folder, manifest: Manifest, name: str, numbers: np.ndarr
         if len(runs) and runs[-1] >= last and not manifest.retries:
             break
     texts = [cells.get(int(number)) for number in numbers]
-    return [None if text is None else np.array(json.loads(text), dtype=float) for text in texts]
+    return [None if text is None else _parse_list(text, name).astype(float) for text in texts]
 
 
 def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
@@ -220,9 +236,19 @@ def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
     for output in columns.outputs:
         if output.shape != ():
             frame[output.name] = [_parse_array(cell, output) for cell in frame[output.name]]
-        elif not output.is_categorical and (not frame[output.name].isna().any() or output.dtype.kind in "fV"):
+        elif not output.is_categorical and (not frame[output.name].isna().any() or _frame_dtype(output).kind == "f"):
             frame[output.name] = frame[output.name].astype(_frame_dtype(output))
     return frame
+
+
+def _decode_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with the texts that its cells stand for."""
+    columns = [decode_texts(column) if _has_texts(column.type) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _has_texts(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_dictionary(kind)
 
 
 def _count_values(column: pa.Array) -> dict[str, int]:
@@ -230,11 +256,8 @@ def _count_values(column: pa.Array) -> dict[str, int]:
 
 
 def _stored_type(output: Output) -> pa.DataType:
-    """The type in which a scalar was written: bfloat16 and float16 are exact in float32."""
-    if output.is_categorical:
-        return pa.string()
-    is_small_float = output.dtype.kind in "fV" and output.dtype.itemsize < 8
-    return pa.float32() if is_small_float else pa.from_numpy_dtype(output.dtype)
+    """The type in which a scalar was written."""
+    return pa.string() if output.is_categorical else pa.from_numpy_dtype(stored_dtype(output.dtype))
 
 
 def _is_number(output: Output) -> bool:
@@ -251,9 +274,23 @@ def _read_numbers(column: Any) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def _frame_dtype(output: Output) -> Any:
-    return output.dtype if output.dtype.kind in "fiub" else np.float32
+def _frame_dtype(output: Output) -> np.dtype[Any]:
+    return output.dtype if output.dtype.isbuiltin == 1 else stored_dtype(output.dtype)
 
 
 def _parse_array(cell: Any, output: Output) -> np.ndarray | None:
-    return np.array(json.loads(cell)).astype(_frame_dtype(output)) if isinstance(cell, str) else None
+    if not isinstance(cell, str):
+        return None
+    array = _parse_list(cell, output.name).astype(_frame_dtype(output))
+    is_flat = not array.size and array.ndim < len(output.shape)  # JSON has [] for an array of shape (0, 2)
+    return array.reshape(output.shape) if is_flat else array
+
+
+def _parse_list(cell: str, name: str) -> np.ndarray:
+    """The array of a cell. Raises InvalidInputError if it is no JSON list of numbers."""
+    try:
+        return np.array(json.loads(cell))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"the table is damaged: {name} has a cell that is no list of numbers, {cell[:60]!r}"
+        ) from error

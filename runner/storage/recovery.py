@@ -76,11 +76,14 @@ def verify_table(folder: Folder, *, recorded: int | None) -> None:
 
 
 def _verify_table(folder: Folder, recorded: int) -> Verification:
-    records = read_records(folder.checksums)
-    if records is None or count_covered(records) < recorded:
+    try:
+        records = read_records(folder.checksums)
+        found = None if records is None else verify_content(folder.results, records)
+    except OSError as error:
+        raise InvalidInputError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if records is None or found is None or count_covered(records) < recorded:
         problem = "missing" if records is None else "incomplete"
         raise TableChangedError(folder.results, f"{folder.checksums.name}, its checksums, is {problem}")
-    found = verify_content(folder.results, records)
     if found.difference:
         raise TableChangedError(folder.results, f"the first difference is in {found.difference}")
     return found

@@ -1,6 +1,7 @@
 """The run index: which runs a study has, and where in its table each of them is."""
 
 import base64
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from runner.errors import InvalidInputError
 from runner.plan.even_values import CHUNK, Column, EvenValues
 from runner.plan.segments import Plan
 from runner.plan.values import SEED_STOP
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key, static_cells
+from runner.storage.schema import ListOf, check_types
+from runner.storage.text_cells import decode_text
 
 TracedValues = Mapping[str, np.ndarray]
 """The traced scalars of some runs, each `(runs,)`."""
@@ -26,6 +30,16 @@ class SegmentKey:
 
     key: str
     base: Mapping[str, float]
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The static cells by column. Raises InvalidInputError if the key, which a file may have lost, has none."""
+        try:
+            cells = json.loads(self.key)
+            check_types(cells, ListOf(ListOf(str, least=2)))
+            return dict(cells)
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(f"the study's manifest is damaged: a segment has the key {self.key!r}") from error
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ def index_plan(plan: Plan, parameters: Mapping[str, str]) -> RunIndex:
 def find_row(index: RunIndex, columns: Columns, cells: Mapping[str, str]) -> int:
     """The place in the index of a row, given by the text of its cells; -1 if it is not in the index."""
     traced = {n: kind for n, kind in columns.parameters.items() if kind in TRACED_TYPES and cells[n] != ""}
-    static = {name: cells[name] for name in ("task", *columns.parameters) if name not in traced}
+    static = {name: decode_text(cells[name]) for name in ("task", *columns.parameters) if name not in traced}
     values = {name: np.array([cells[name]]).astype(kind) for name, kind in traced.items()}
     return int(index.find_runs(cells_key(static), values, 1)[0])
 

@@ -1,6 +1,7 @@
 """The writer of `results.csv`: rows are formatted, appended, synced, and summed."""
 
 import errno
+import math
 import os
 import shutil
 import time
@@ -15,12 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from runner.errors import StudyFailedError
+from runner.plan.dtypes import stored_dtype
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
 from runner.plan.status import Status
 from runner.storage.checksums import sum_rows
 from runner.storage.columns import Columns, format_cell, static_cells
 from runner.storage.folder import Folder
+from runner.storage.text_cells import encode_text, encode_texts
 
 SYNC_SECONDS = 1.0
 """Rows are synced to disk at least this often; it bounds what a power failure costs."""
@@ -38,6 +41,8 @@ def format_rows(
     A scalar is written with the shortest digits that read back to the same float32, an array as a JSON list.
     """
     count, segment = len(block), plan.segments[block.segment]
+    if outputs is not None:
+        outputs = {name: values.astype(stored_dtype(values.dtype), copy=False) for name, values in outputs.items()}
     cells = {name: _repeat(value, count) for name, value in static_cells(segment, columns.parameters).items()}
     cells |= {name: pa.array(values) for name, values in plan.traced(block.segment, block.places).items()}
     cells["run"] = pa.array(block.numbers)
@@ -53,34 +58,35 @@ def format_rows(
 def _repeat(value: Any, count: int) -> pa.Array:
     if value is None:
         return pa.nulls(count)
+    if isinstance(value, str):
+        return pa.repeat(encode_text(value), count)
     return pa.repeat(value if isinstance(value, bool | int | float) else format_cell(value), count)
 
 
 def _format_output(values: np.ndarray) -> pa.Array:
     """The cells of an output `(runs, …)`: numbers, categories, or JSON lists nested like the array."""
-    if values.dtype.kind == "V" or values.dtype == np.float16:  # bfloat16 and float16 are exact in float32
-        values = values.astype(np.float32)
     if values.ndim == 1:
-        return pa.array(values)
+        return encode_texts(values) if values.dtype == object else pa.array(values)
     text = pc.cast(pa.array(values.reshape(-1)), pa.string())
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         for arrow, json_name in (("nan", "NaN"), ("inf", "Infinity")):
             text = pc.replace_substring(text, arrow, json_name)
-    for size in reversed(values.shape[1:]):
-        text = _join_lists(text, size)
+    for axis in reversed(range(1, values.ndim)):
+        text = _join_lists(text, math.prod(values.shape[:axis]), values.shape[axis])
     return text
 
 
-def _join_lists(text: pa.Array, size: int) -> pa.Array:
-    """Each `size` consecutive cells as one JSON list."""
-    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, len(text) + 1, size, dtype=np.int32)), text)
+def _join_lists(text: pa.Array, count: int, size: int) -> pa.Array:
+    """`count` JSON lists of `size` consecutive cells each, which may be none."""
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(size)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), text)
     return pc.binary_join_element_wise("[", pc.binary_join(lists, ", "), "]", "")
 
 
 def _find_status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
     finite = np.ones(count, dtype=bool)
     for values in outputs.values():
-        if values.dtype.kind in "fV":
+        if values.dtype.kind == "f":
             finite &= np.isfinite(values.reshape(count, -1)).all(axis=1)
     if finite.all():
         return pa.repeat(Status.OK.value, count)

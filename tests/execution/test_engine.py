@@ -357,3 +357,19 @@ def test_eager_names_static_values(toy):
     called = toy("task=whether", "+task.eager.slope=1.0")
     assert called.status == 2
     assert "eager must name static parameters, got 'slope'; they are: mode" in called.err
+
+
+def test_arrays_alone_are_summarized_by_their_means(toy, tmp_path):
+    sweep = ("-m", "task=constant", "size=2,3", "study=s")
+    called = toy(*sweep)
+    lines = called.out.splitlines()
+    assert lines[0].split()[:4] == ["task", "size", "runs", "output.mean"]
+    assert [line.split() for line in lines[2:4]] == [["constant", "2", "1", "1"], ["constant", "3", "1", "1"]]
+    assert toy(*sweep).out.splitlines()[:4] == lines[:4]
+    assert "in the table only" not in called.out
+
+
+def test_a_metric_named_mean_is_named_once(toy):
+    out = toy("-m", "task=pair", "seed=0,1,2", "task.outputs=[mean,up]").out
+    assert out.splitlines()[0].split()[:3] == ["task", "runs", "mean"]
+    assert "mean mean" not in out

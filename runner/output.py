@@ -1,0 +1,105 @@
+"""Standard output of the commands, which may be closed, full, or unable to encode what is written."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from runner.errors import SeedbedError
+from runner.plan.texts import escape_controls
+
+CLOSED_PIPE = 141
+"""The exit status of a process that SIGPIPE ends, as shells report it."""
+
+
+class Output:
+    """A stream that goes on after a failure: what nobody reads is lost, but never the study that is being run.
+
+    `failure` is the first error, after which nothing is written any more.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.failure is None:
+            try:
+                act()
+            except OSError as error:
+                self.failure = error
+                _discard(self.stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _discard(stream: Any) -> None:
+    """Lets what is still buffered go nowhere: the interpreter would fail once more when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+@contextmanager
+def guard_output() -> Iterator[None]:
+    """Replaces standard output while a command runs; afterwards the exit status tells if it could not be written.
+
+    Characters that its encoding does not have are replaced. A closed pipe is no error: `| head` reads what it wants.
+    """
+    output = Output(sys.stdout)
+    with suppress(AttributeError, OSError):
+        output.stream.reconfigure(errors="replace")
+    sys.stdout = output
+    try:
+        yield
+        output.flush()
+    except SystemExit as end:
+        output.flush()
+        if end.code:
+            raise
+    finally:
+        sys.stdout = output.stream
+    if output.failure is not None:
+        _leave(output.failure)
+
+
+def _leave(failure: OSError) -> NoReturn:
+    if not isinstance(failure, BrokenPipeError):
+        print_error(f"cannot write to the standard output: {failure.strerror}")
+        sys.exit(1)
+    sys.exit(CLOSED_PIPE)
+
+
+def print_error(message: str) -> None:
+    """Prints a message on standard error."""
+    with suppress(OSError):
+        print(f"error: {escape_controls(message, keep=chr(10))}", file=sys.stderr)
+
+
+def run_command(execute: Callable[[], None]) -> None:
+    """Runs a command that reads studies: its errors are a line and exit status 2, Ctrl-C is 130."""
+    with guard_output():
+        try:
+            execute()
+        except (SeedbedError, OSError) as error:
+            print_error(_explain(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print_error("interrupted")
+            sys.exit(130)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
