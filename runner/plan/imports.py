@@ -30,6 +30,8 @@ def import_object(owner: str, target: str, find: Callable[[str], Any] = pkgutil.
         return find(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInputError(f"{owner}: cannot import {target!r}: {error}") from error
+    except Exception as error:  # of a module's __getattr__, or of a module that no file on the path has
+        raise _explain(owner, target, error) from error
 
 
 def find_attribute(target: str) -> Any:

@@ -16,7 +16,7 @@ from runner.plan.source import Source, find_alias, find_definition
 
 MISSING = inspect.Parameter.empty
 
-ARRAYS = ("jax.Array", "jax.numpy.ndarray", "jax.typing.ArrayLike", "numpy.ndarray", "numpy.typing.NDArray")
+ARRAYS = ("jax.Array", "jax.numpy.ndarray", "jax.typing.ArrayLike", "numpy.ndarray")
 """Annotations of array parameters; `numpy.ndarray` stands for all of them, so that JAX is not needed."""
 
 _OWNERS = {"builtins": builtins, "typing": typing, "collections.abc": collections.abc}

@@ -9,9 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from runner.plan.code import collect_sources
 from runner.plan.contract import Built, Task, load_function
 from runner.plan.segments import Plan, Segment
-from runner.plan.source import collect_sources, find_definition
+from runner.plan.source import find_definition
 from runner.storage.columns import plan_parameters
 
 USUAL = "not set"

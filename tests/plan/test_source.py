@@ -1,5 +1,6 @@
 """Tasks by their source: signatures without an import, and the modules that belong to a task's code."""
 
+import os
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from runner.errors import InvalidInputError
+from runner.plan.code import collect_sources
 from runner.plan.contract import Kind, load_function, load_task
 from runner.plan.signature import MISSING, Declared, read_declaration
-from runner.plan.source import collect_sources, find_definition, read_source, split_target
+from runner.plan.source import find_definition, read_source, split_target
 
 SHIPPED = sorted([*ROOT.glob("conf/task/*.yaml"), *ROOT.glob("tests/conf/task/*.yaml")])
 
@@ -142,7 +144,9 @@ def test_usage_errors_are_answered_without_jax(tmp_path):
         "    except SystemExit as end: assert end.code == 2\n"
         "print({'jax', 'tasks'} & set(sys.modules))"
     )
-    called = subprocess.run([sys.executable, "-c", spy], cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, "-c", spy]
+    called = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert called.stdout == "set()\n"
     assert called.stderr.count("error: task 'mixed_train'") == 4
 
