@@ -7,6 +7,7 @@ import sys
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from hydra.core.override_parser.types import FloatRange
@@ -158,3 +159,26 @@ def test_a_study_of_all_seeds_is_resumed_listed_and_compared(toy):
     frame = compare_studies([folder]).points
     assert frame["seeds"].tolist()[0] == 2**32
     assert "of them already there" in toy("-m", "task=line", "slope=2", "seed=range(0,2000)", "study=mine").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns", "expected"),
+    [
+        (("shift=range(2,0,-1.0)", "seed=range(0,2,1.0)"), ["shift", "seed"], [[2, 0], [2, 1], [1, 0], [1, 1]]),
+        (("slope=range(16777215,16777219)",), ["slope"], [[2**24 - 1], [2**24], [2**24 + 2]]),
+        (
+            ("slope=1,2,1", "seed=range(6,3,-1)", "hydra.sweeper.zip=[slope,seed]"),
+            ["slope", "seed"],
+            [[1, 6], [2, 5], [1, 4]],
+        ),
+    ],
+)
+def test_ranges_of_every_kind_of_parameter_are_run_and_resumed(toy, arguments, columns, expected):
+    sweep = ("-m", "task=line", *arguments, "study=mine")
+    folder = toy(*sweep).folder
+    table = folder / "results.csv"
+    whole = table.read_bytes()
+    assert pd.read_csv(table)[columns].to_numpy().tolist() == expected
+    table.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert toy(*sweep).status == 0
+    assert table.read_bytes() == whole
