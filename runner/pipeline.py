@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runner import terminal
+from runner.config.callers import end_with
 from runner.config.command import Call
 from runner.config.launch import Placement, ShardJob
 from runner.config.settings import OnMismatch
@@ -146,7 +147,7 @@ def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
 
     if problem := program.enable_cache():
         terminal.print_warning(problem)
-    with catch_signals() as get_signal:
+    with end_with(shard.caller), catch_signals() as get_signal:
 
         def stop() -> bool:
             return bool(get_signal()) or shard.is_orphaned()

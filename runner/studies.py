@@ -1,8 +1,9 @@
-"""The command `python -m runner.studies`: the studies in a folder."""
+"""The command `python -m runner.studies`: the studies in a folder, listed or verified."""
 
 import argparse
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import require_manifest
 from runner.storage.reader import count_statuses
+from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
 HEADER = ("study", "task", "axes", "done", "planned", "nonfinite", "failed", "age", "state")
@@ -24,6 +26,8 @@ WORDS = (
     "in a result; failed: runs without a result; age: since the last call"
 )
 PROSE = ("task", "axes", "state")
+VERIFIED = "as it was written"
+NOT_SUMMED = "has no checksums: an earlier version wrote it; the next call of its command adds them"
 DROP = ("age", "axes", "failed", "nonfinite", "task", "planned")
 """The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
 
@@ -72,20 +76,73 @@ def _format_age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def verify_studies(paths: Iterable[Path]) -> Iterator[tuple[Path, int | None, str]]:
+    """Of each study its folder, the rows of its table, and what was found: `VERIFIED`, or the problem."""
+    for path in paths:
+        folder = Folder(path)
+        try:
+            manifest = require_manifest(folder.manifest)
+            rows = verify_table(folder, recorded=manifest.table_bytes)
+        except InvalidInputError as error:
+            yield path, None, str(error)
+        else:
+            yield path, rows, NOT_SUMMED if manifest.table_bytes is None else VERIFIED
+
+
 def main() -> None:
-    """Runs the command. Exit status 2 if there is no such folder."""
-    run_command(_list)
+    """Runs the command. Exit status 2 if there is no such folder or study, 1 if a verified table was changed."""
+    run_command(_execute)
 
 
-def _list() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m runner.studies", description="Lists the studies in a folder.", epilog=WORDS
-    )
-    parser.add_argument("outputs", nargs="?", default="outputs", type=Path, help="the folder, by default outputs")
-    outputs = parser.parse_args().outputs
+def _execute() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in ("list", "verify", "-h", "--help"):
+        arguments = ["list", *arguments]  # the list is what one asks for most
+    given = _build_parser().parse_args(arguments)
+    given.execute(given)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m runner.studies", description="Lists and verifies studies.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    listing = commands.add_parser("list", help="list the studies in a folder (the default)", epilog=WORDS)
+    listing.add_argument("outputs", nargs="?", default="outputs", type=Path, help="the folder, by default outputs")
+    listing.set_defaults(execute=_list)
+    verifying = commands.add_parser("verify", help="compare whole tables with their checksums")
+    verifying.add_argument("studies", nargs="*", help="names, or folders; by default all studies in outputs")
+    verifying.add_argument("--outputs", default="outputs", type=Path, help="the folder, by default outputs")
+    verifying.set_defaults(execute=_verify)
+    return parser
+
+
+def _list(given: argparse.Namespace) -> None:
+    _require_folder(given.outputs)
+    terminal.print_rows(HEADER, list_studies(given.outputs), prose=PROSE, drop=DROP)
+
+
+def _verify(given: argparse.Namespace) -> None:
+    paths = [_find_study(given.outputs, name) for name in given.studies]
+    if not paths:
+        _require_folder(given.outputs)
+        paths = sorted(path.parent for path in given.outputs.glob("*/study.json"))
+    found = list(verify_studies(paths))
+    rows = [(path.name, "" if count is None else count, verdict) for path, count, verdict in found]
+    terminal.print_rows(("study", "rows", "table"), rows, prose=("table",))
+    if any(count is None for _, count, _ in found):
+        sys.exit(1)
+
+
+def _find_study(outputs: Path, name: str) -> Path:
+    """The folder of a study, given by its name or by its path. Raises InvalidInputError if there is none."""
+    for path in (outputs / name, Path(name)):
+        if Folder(path).manifest.exists():
+            return path
+    raise InvalidInputError(f"there is no study {name!r} in {outputs}")
+
+
+def _require_folder(outputs: Path) -> None:
     if not outputs.is_dir():
         raise InvalidInputError(f"there is no folder {outputs}")
-    terminal.print_rows(HEADER, list_studies(outputs), prose=PROSE, drop=DROP)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from runner.config.callers import Caller
 from runner.config.overrides import quote
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -75,23 +76,17 @@ class ShardJob:
     """What a job of a launcher has to do as a shard: the numbers of its runs, and the process that waits for it."""
 
     numbers: range
-    caller: tuple[str, int] | None
-    """Host and process; None if nobody waits."""
+    caller: Caller | None
+    """None if nobody waits."""
 
     def is_orphaned(self) -> bool:
-        """Whether the process that waits for the shard is gone; unknown, and so False, on another host."""
-        if self.caller is None or self.caller[0] != socket.gethostname():
-            return False
-        try:
-            os.kill(self.caller[1], 0)
-        except ProcessLookupError:
-            return True
-        return False
+        """Whether the process that waits for the shard is gone."""
+        return self.caller is not None and self.caller.is_gone()
 
 
 def read_shard_job(config: DictConfig) -> ShardJob | None:
     """The shard that a job is, None for the call itself."""
     if not config.sweep.part:
         return None
-    caller = (str(config.sweep.caller[0]), int(config.sweep.caller[1])) if config.sweep.caller else None
+    caller = Caller(str(config.sweep.caller[0]), int(config.sweep.caller[1])) if config.sweep.caller else None
     return ShardJob(range(*config.sweep.part), caller)

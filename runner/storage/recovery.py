@@ -66,13 +66,15 @@ def recover_table(folder: Folder, columns: Columns, *, recorded: int = 0, trunca
     return TableEnd(max(0, found.lines - 1), found.bytes, size - found.bytes)
 
 
-def verify_table(folder: Folder, *, recorded: int | None) -> None:
-    """Raises TableChangedError if a study's table is not what was written, of which `recorded` bytes have checksums.
+def verify_table(folder: Folder, *, recorded: int | None) -> int:
+    """The number of rows of a study's table that are what was written; `recorded` bytes at least have checksums.
 
-    None stands for a table that was written before there were checksums. That the table ends early is no change.
+    None stands for a table that was written before there were checksums, of which nothing is known. That the table ends
+    early is no change. Raises TableChangedError for any other one.
     """
-    if recorded is not None and folder.results.exists() and folder.results.stat().st_size:
-        _verify_table(folder, recorded)
+    if recorded is None or not folder.results.exists() or not folder.results.stat().st_size:
+        return 0
+    return max(0, _verify_table(folder, recorded).lines - 1)
 
 
 def _verify_table(folder: Folder, recorded: int) -> Verification:

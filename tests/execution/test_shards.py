@@ -4,9 +4,12 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +18,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from runner import program, studies
+from runner.config import callers
+from runner.config.callers import Caller
 from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
 from runner.execution import shards
 from runner.storage import lock
@@ -299,3 +304,56 @@ def test_kill_minus_nine_of_all_of_it_loses_nothing(tmp_path, whole):
             time.sleep(0.1)
     finish(tmp_path, *LONG)
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
+
+
+def find_processes(cwd):
+    """The other processes that work in a folder."""
+    found: set[int] = set()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found |= {int(link.parent.name)} if link.readlink() == cwd else set()
+    return found - {os.getpid()}
+
+
+def test_workers_end_with_the_process_that_waits_for_them(tmp_path):
+    """One is idle, the other is within a block that takes longer than anyone waits."""
+    slow = (
+        "-m",
+        "task=loops",
+        "start=1,16000000",
+        "seed=range(0,2000)",
+        "lanes=1",
+        "study=long",
+        "hydra.sweeper.shards=2",
+    )
+    process = start_command(tmp_path, *slow, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    first = tmp_path / "outputs" / "long" / "parts" / f"{0:012d}" / "summary.json"
+    for _ in range(1200):
+        if first.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    time.sleep(2)
+    assert len(find_processes(tmp_path)) >= 3
+    process.kill()  # its number stays taken until it is waited for
+    for _ in range(200):
+        if not (left := find_processes(tmp_path)):
+            break
+        time.sleep(0.1)
+    for number in left - {process.pid}:  # they would hold the pipes
+        os.kill(number, signal.SIGKILL)
+    process.communicate()
+    assert not left
+
+
+def test_no_process_ends_that_is_no_worker(monkeypatch):
+    started = []
+    monkeypatch.setattr(callers, "_start_watching", lambda *given: started.append(given))
+    host = socket.gethostname()
+    for caller in (None, Caller("elsewhere", 1), Caller(host, os.getpid())):
+        with callers.end_with(caller):
+            pass
+        assert caller is None or not caller.is_gone()
+    assert not started
+    with callers.end_with(Caller(host, os.getppid())):
+        pass
+    assert started == [(Caller(host, os.getppid()), os.getpid())]

@@ -3,11 +3,13 @@
 import json
 import random
 import shutil
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
 
 import runner
+from runner import studies
 from runner.errors import InvalidInputError
 from runner.storage.checksums import SLICE_BYTES, read_records, sum_rows, sum_table, write_records
 from runner.storage.folder import Folder
@@ -245,6 +247,27 @@ def test_an_overwritten_study_is_whole_again(toy, study):
     study.results.write_bytes(whole.replace(b"ok", b"ko", 1))
     assert toy(*SWEEP, "overwrite=true").status == 0
     assert study.results.read_bytes() == whole
+
+
+def test_studies_are_verified(study, monkeypatch, capsys):
+    for name in ("edited", "gone"):
+        shutil.copytree(study.path, study.path.with_name(name))
+    table = study.path.with_name("edited") / "results.csv"
+    table.write_bytes(table.read_bytes().replace(b"ok", b"ko", 1))
+    study.path.with_name("gone").joinpath("study.json").write_text("{")
+    for names, status, told in [
+        (["mine"], 0, ["120", "as it was written"]),
+        (["outputs/mine"], 0, ["120"]),
+        ([], 1, ["as it was written", "edited", "line 2", "study.json is damaged"]),
+        (["nowhere"], 2, ["there is no study 'nowhere' in outputs"]),
+    ]:
+        monkeypatch.setattr("sys.argv", ["runner.studies", "verify", *names])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) if status else nullcontext() as end:
+            studies.main()
+        assert (end.value.code if status else 0) == status
+        written = " ".join(" ".join(capsys.readouterr()).split())
+        assert all(text in written for text in told), written
 
 
 CHECKSUMS = {
