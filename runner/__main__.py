@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from runner.config.command import run_application
 from runner.config.messages import ERRORS, exit_status, explain_error
-from runner.config.overrides import select_first_task
 from runner.errors import StudyInterruptedError
 from runner.pipeline import run_call
 
@@ -23,8 +22,7 @@ def main() -> None:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own task lies in the working directory, also for the console script
     try:
-        sys.argv[1:] = select_first_task(sys.argv[1:])
-        run_application(run_call)
+        run_application(sys.argv[1:], run_call)
     except KeyboardInterrupt:
         leave(StudyInterruptedError(signal.SIGINT, "interrupted before the first run"), show_traceback=show_traceback)
     except ERRORS as error:

@@ -24,7 +24,14 @@ class OnMismatch(StrEnum):
 
 
 def _check_name(name: str, value: Any) -> str:
-    return str(value)
+    text = "" if value is None else str(value)
+    is_path = text in ("", ".", "..") or any(separator in text for separator in "/\\")
+    if is_path or not text.isprintable() or not isinstance(value, str | int | float):
+        raise InvalidInputError(
+            f"{name} must be a name without / and \\, got {value!r}; hydra.run.dir=DIR writes into another folder, "
+            "with -m hydra.sweep.dir=DIR"
+        )
+    return text
 
 
 def _check_flag(name: str, value: Any) -> bool:
@@ -62,7 +69,7 @@ class Settings:
     """The checked settings of a call. The defaults are those of the YAML; None stands for `auto`."""
 
     study: str = _setting(
-        "${task.name}-${now:%Y%m%d-%H%M%S-%f}",
+        "${task.name}-${now:%Y%m%d-%H%M%S}",
         "NAME",
         "name of the study and of its folder under `outputs/`; a named study can be resumed and extended "
         "(default: the task's name and the time)",
@@ -104,6 +111,9 @@ RESERVED = ("task", "sweep", *NAMES)
 
 def read_settings(config: Mapping[str, Any] | DictConfig) -> Settings:
     """Checks the settings of a composed configuration. Raises InvalidInputError for a value that is not valid."""
+    for name in ("task", *NAMES):
+        if name not in config:
+            raise InvalidInputError(f"{name} belongs to every call, and cannot be deleted")
     return Settings(**{s.name: s.metadata["check"](s.name, config[s.name]) for s in fields(Settings)})
 
 

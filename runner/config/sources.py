@@ -1,0 +1,75 @@
+"""Where configs come from: the files that ship, found by where this code lies, and YAML with errors in one line."""
+
+import io
+from pathlib import Path
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.errors import InvalidInputError
+from runner.storage.folder import shorten_path
+
+SHIPPED = Path(__file__).resolve().parents[2] / "conf"
+"""The configs that ship, whatever package `conf` the working directory has."""
+
+
+class YamlSource(FileConfigSource):
+    """Hydra's source of files, which names the file and the place of an error, and reads a byte order mark."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        if not path.exists():
+            raise ConfigLoadError(f"there is no file {path}")
+        text = _read_text(path)
+        try:
+            header = self._get_header_dict(text[:512])
+        except ValueError as error:
+            raise InvalidInputError(f"{shorten_path(path)}: {error}") from error
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", _parse_mapping(path, text), header)
+
+
+def register_sources() -> None:
+    """Lets Hydra read its files through `YamlSource`."""
+    Plugins.instance()  # registers Hydra's own sources first, of which the first one would stay
+    SourcesRegistry.instance().types[YamlSource.scheme()] = YamlSource
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {shorten_path(path)}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InvalidInputError(f"{shorten_path(path)}:{line}: a YAML must be UTF-8, {error.reason}") from error
+
+
+def _parse_mapping(path: Path, text: str) -> DictConfig:
+    """The mapping that a YAML has. Raises InvalidInputError with the line and the column of an error."""
+    name = shorten_path(path)
+    try:
+        config = OmegaConf.load(io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"{name}{_describe_yaml_error(error, text)}") from error
+    except RecursionError:
+        raise InvalidInputError(f"{name}: nested too deeply, or an anchor that contains itself") from None
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise InvalidInputError(f"{name}: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, DictConfig):
+        raise InvalidInputError(f"{name}: a YAML must be a mapping of keys to values")
+    return config
+
+
+def _describe_yaml_error(error: yaml.YAMLError, text: str) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        return f":{mark.line + 1}:{mark.column + 1}: {error.problem or error.context}"
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        column = len(before) - before.rfind("\n")
+        return f":{before.count(chr(10)) + 1}:{column}: the character {chr(error.character)!r} is not allowed"
+    return f": {' '.join(str(error).split())}"
