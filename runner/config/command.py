@@ -71,6 +71,8 @@ def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[
         raise escape.error from escape.error.__cause__
     except ERRORS:
         raise
+    except SystemExit as end:  # Hydra has shown something, or has printed why it cannot
+        sys.exit(2 if end.code else 0)
     except Exception as error:  # Hydra and Python's parsers raise anything for what they cannot read
         if is_executing:
             raise

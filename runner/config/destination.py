@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.messages import ERRORS
-from runner.config.settings import Settings, read_settings
+from runner.config.settings import Settings, check_target, read_settings
 from runner.errors import InvalidInputError
 from runner.storage.folder import shorten_path
 
@@ -64,8 +64,9 @@ def claim_folder(config: DictConfig, key: str) -> Path:
     A study that was given no name gets a folder that did not exist: with `-2`, `-3`… where its name is taken. Raises
     InvalidInputError if a setting is not valid, the folder cannot be made, or Hydra would write files into it.
     """
-    study = read_settings(config).study
+    check_target(config)
     _check_files(config)
+    study = read_settings(config).study
     given = OmegaConf.to_container(OmegaConf.masked_copy(config, ["study"]))
     is_named = given != {"study": Settings.study}
     for number in count(1):

@@ -45,8 +45,8 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise InvalidInputError(f"cannot read {shorten_path(path)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InvalidInputError(f"{shorten_path(path)}:{line}: a YAML must be UTF-8, {error.reason}") from error
+        place = _describe_place(error.object[: error.start].decode())
+        raise InvalidInputError(f"{shorten_path(path)}{place}: a YAML must be UTF-8, {error.reason}") from error
 
 
 def _parse_mapping(path: Path, text: str) -> DictConfig:
@@ -67,9 +67,14 @@ def _parse_mapping(path: Path, text: str) -> DictConfig:
 
 def _describe_yaml_error(error: yaml.YAMLError, text: str) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
-        return f":{mark.line + 1}:{mark.column + 1}: {error.problem or error.context}"
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        return f":{mark.line + 1}:{mark.column + 1}: {problem}"
     if isinstance(error, yaml.reader.ReaderError):
-        before = text[: error.position]
-        column = len(before) - before.rfind("\n")
-        return f":{before.count(chr(10)) + 1}:{column}: the character {chr(error.character)!r} is not allowed"
+        place = _describe_place(text[: error.position])
+        return f"{place}: the character {chr(error.character)!r} is not allowed"
     return f": {' '.join(str(error).split())}"
+
+
+def _describe_place(before: str) -> str:
+    """Line and column of what follows a text."""
+    return f":{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
