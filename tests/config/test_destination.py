@@ -83,9 +83,17 @@ def test_a_dry_run_leaves_nothing(toy, tmp_path):
 
 
 def test_a_folder_that_was_there_stays(toy, tmp_path):
-    (tmp_path / "outputs").mkdir()
-    assert toy("task=line", "slope=abc").status == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    assert toy("task=line", "slope=abc", "study=mine").status == 2
+    assert toy("task=line", "dry_run=true", "hydra.run.dir=outputs/mine").status == 0
+    assert (tmp_path / "outputs" / "mine").exists()
+
+
+def test_a_fork_that_is_refused_leaves_nothing(toy, tmp_path):
+    toy("task=line", "study=mine")
+    assert toy("task=pair", "study=mine", "on_mismatch=fork", "x.shape=[0]").status == 2
+    assert toy("task=line", "slope=2", "study=mine", "on_mismatch=fork", "lanes=1", "dry_run=true").status == 0
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["mine"]
 
 
 def test_unnamed_studies_of_one_second_have_folders_of_their_own(toy, tmp_path, monkeypatch):
