@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
@@ -18,8 +18,11 @@ SHIPPED = Path(__file__).resolve().parents[2] / "conf"
 """The configs that ship, whatever package `conf` the working directory has."""
 
 
-class YamlSource(FileConfigSource):
-    """Hydra's source of files, which names the file and the place of an error, and reads a byte order mark."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's source of files, which names the file and the place of an error, and reads a byte order mark.
+
+    It has the name of the class that it replaces, because Hydra refuses another one in the workers of a launcher.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path)).resolve()
@@ -34,9 +37,9 @@ class YamlSource(FileConfigSource):
 
 
 def register_sources() -> None:
-    """Lets Hydra read its files through `YamlSource`."""
+    """Lets Hydra read its files through the class above."""
     Plugins.instance()  # registers Hydra's own sources first, of which the first one would stay
-    SourcesRegistry.instance().types[YamlSource.scheme()] = YamlSource
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def _read_text(path: Path) -> str:
