@@ -84,6 +84,8 @@ def load_declared_task(config: DictConfig) -> Task:
     declared: Any = OmegaConf.to_container(config.task, resolve=True)
     name = str(declared.get("name") or declared["_target_"])
     outputs = declared.get("outputs") or ()
+    if not isinstance(outputs, str | list):
+        raise InvalidInputError(f"task {name!r}: outputs must be a list of names, got {outputs!r}")
     outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
     metrics = _read_mapping(name, declared, "metrics", "{loss: minimize}")
     eager = tuple((key, freeze(value)) for key, value in _read_mapping(name, declared, "eager", "{mode: eager}"))

@@ -6,112 +6,27 @@ import random
 import re
 from pathlib import Path
 
+import pytest
+
 LINES = 150
-WORDS = [
-    *(
-        "0",
-        "1",
-        "-1",
-        "0.5",
-        "1e3",
-        "1e999",
-        "nan",
-        "-inf",
-        "null",
-        "true",
-        "abc",
-        "ü",
-        "日本",
-        "",
-        " ",
-        "a b",
-        "?",
-        "*",
-    ),
-    *("2**32", "99999999999999999999", "0x10", "1_000", "a:b", "a=b", "$HOME", "${seed}", "${nothing}", "${", "%", "@"),
-    *("'a'", '"a"', "'a", '"a', "a'b", "\\", "\\,", "..", "a/b", "\n", "\t", "\x00", "\x7f", "\ud800", "\u202e", "🙂"),
-    *("[]", "[1,2]", "[[1],[2,3]]", "[1", "1]", "{}", "{a:1}", "{a:{b:[1]}}", "{a", "(", ")", "()", "1,2", ",", "1,,2"),
-    *(
-        "range(2)",
-        "range(0,3)",
-        "range(3,0,-1)",
-        "range(1)",
-        "range(0,1,0.5)",
-        "range(0,1,0)",
-        "range(nan,3)",
-        "range()",
-    ),
-    *(
-        "choice(1,2)",
-        "choice()",
-        "interval(0,1)",
-        "glob(*)",
-        "glob(li*)",
-        "sort(2,1)",
-        "shuffle(1,2)",
-        "tag(a,choice(1))",
-    ),
-    *("int(1.5)", "float(2)", "str(3)", "bool(x)", "nope(1)", "sort(range(3))", "1" * 300, "a" * 300, "[" * 200),
-]
-KEYS = [
-    *(
-        "seed",
-        "slope",
-        "shift",
-        "x",
-        "x.shape",
-        "x.fill",
-        "x.values",
-        "x.dtype",
-        "x.seed",
-        "x.file",
-        "task",
-        "task.name",
-    ),
-    *(
-        "task._target_",
-        "task.outputs",
-        "task.metrics",
-        "task.eager",
-        "experiment",
-        "study",
-        "lanes",
-        "block",
-        "threads",
-    ),
-    *("overwrite", "report", "on_mismatch", "sweep", "sweep.part", "hydra", "hydra.mode", "hydra.verbose", "hydra.job"),
-    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.zip", "hydra.sweeper.params"),
-    *(
-        "hydra.output_subdir",
-        "hydra.job.chdir",
-        "hydra.job.name",
-        "hydra.callbacks",
-        "hydra.searchpath",
-        "hydra/launcher",
-    ),
-    *(
-        "hydra/sweeper",
-        "hydra/job_logging",
-        "hydra/hydra_logging",
-        "hydra.launcher",
-        "hydra.help",
-        "",
-        "foo",
-        "a.b.c",
-        "ü",
-    ),
-    *(
-        "x.foo",
-        "task@foo",
-        "experiment@a:b",
-        ".",
-        "seed.",
-        "1",
-        "_target_",
-        "hydra.runtime.output_dir",
-        "hydra.overrides",
-    ),
-]
+PLAIN_WORDS = r"""
+0 1 -1 0.5 1e3 1e999 nan -inf null true abc ü 日本 🙂 ? * 2**32 99999999999999999999 0x10 1_000 a:b a=b $HOME ${seed}
+${nothing} ${ % @ 'a' "a" 'a "a a'b \ \, .. a/b [] [1,2] [[1],[2,3]] [1 1] {} {a:1} {a:{b:[1]}} {a ( ) () 1,2 , 1,,2
+range(2) range(0,3) range(3,0,-1) range(1) range(0,1,0.5) range(0,1,0) range(nan,3) range() choice(1,2) choice()
+interval(0,1) glob(*) glob(li*) sort(2,1) shuffle(1,2) tag(a,choice(1)) int(1.5) float(2) str(3) bool(x) nope(1)
+sort(range(3))
+"""
+ODD_WORDS = ["", " ", "a b", "\n", "\t", "\x00", "\x7f", "\ud800", "\u202e", "1" * 300, "a" * 300, "[" * 200]
+WORDS = [*PLAIN_WORDS.split(), *ODD_WORDS]
+PLAIN_KEYS = """
+seed slope shift x x.shape x.fill x.values x.dtype x.seed x.file x.foo task task.name task._target_ task.outputs
+task.metrics task.eager task@foo experiment experiment@a:b study lanes block threads overwrite report on_mismatch sweep
+sweep.part hydra hydra.mode hydra.verbose hydra.job hydra.run.dir hydra.sweep.dir hydra.sweep.subdir hydra.sweeper.zip
+hydra.sweeper.params hydra.output_subdir hydra.job.chdir hydra.job.name hydra.callbacks hydra.searchpath hydra/launcher
+hydra/sweeper hydra/job_logging hydra/hydra_logging hydra.launcher hydra.help hydra.runtime.output_dir hydra.overrides
+foo a.b.c ü . seed. 1 _target_
+"""
+KEYS = [*PLAIN_KEYS.split(), ""]
 VALID = {
     "seed": [
         "0",
@@ -140,83 +55,40 @@ VALID = {
     "hydra.verbose": ["false", "[nothing]"],
     "hydra.job.chdir": ["true", "false"],
     "hydra.sweeper.zip": ["[seed,slope]", "[[seed,slope]]"],
-    "hydra.sweeper.shards": ["1", "2"],
+    "hydra.sweeper.shards": ["1", "0"],
     "hydra/job_logging": ["none", "stdout", "default"],
 }
-TASKS = [
-    "line",
-    "line",
-    "pair",
-    "divide",
-    "grade",
-    "words",
-    "noisy",
-    "constant",
-    "apply",
-    "line,pair",
-    "nope",
-    "glob(li*)",
-]
-FLAGS = [
-    *(
-        ["-m"],
-        ["-m"],
-        ["-m"],
-        ["-m"],
-        ["--multirun"],
-        ["--run"],
-        ["--cfg", "job"],
-        ["-c", "all"],
-        ["--resolve"],
-        ["--help"],
-    ),
-    *(
-        ["--version"],
-        ["--hydra-help"],
-        ["--package", "x"],
-        ["-p", "nope"],
-        ["--config-name", "nope"],
-        ["--foo"],
-        ["-x"],
-    ),
-    *(
-        ["--"],
-        ["-"],
-        ["--cfg"],
-        ["-sc"],
-        ["--config-path", "nope"],
-        ["--experimental-rerun", "x"],
-        ["seed"],
-        ["="],
-        ["~"],
-    ),
-]
+TASKS = ["line", "pair", "divide", "grade", "words", "noisy", "constant", "apply", "line,pair", "nope", "glob(li*)"]
+PLAIN_FLAGS = """
+-m;--multirun;--run;--cfg job;-c all;--resolve;--help;--version;--hydra-help;--package x;-p nope;--foo;-x;--;-;--cfg;-sc
+--config-name nope;--config-path nope;--experimental-rerun x;seed;=;~
+"""
+FLAGS = [flag.split() for flag in re.split("[;\n]", PLAIN_FLAGS.strip())]
 ALLOWED = re.compile(r"error: [^\n]+\n|package '[^\n]*' not found in config\n|")
 
 
-def draw_value(random):
-    if random.random() < 0.2:
-        return ",".join(random.choices(WORDS, k=random.randint(2, 3)))
-    if random.random() < 0.1:
-        return f"[{','.join(random.choices(WORDS, k=random.randint(0, 3)))}]"
-    return random.choice(WORDS)
+def draw_value(source):
+    if source.random() < 0.2:
+        return ",".join(source.choices(WORDS, k=source.randint(2, 3)))
+    if source.random() < 0.1:
+        return f"[{','.join(source.choices(WORDS, k=source.randint(0, 3)))}]"
+    return source.choice(WORDS)
 
 
-def draw_line(random):
+def draw_line(source):
     """A command line that runs little: a toy task, a few overrides, mostly a dry run."""
-    parts = [[f"task={random.choice(TASKS)}"]] if random.random() < 0.2 else [["task=line"]]
-    parts += [["-m"]] if random.random() < 0.5 else []
-    for _ in range(random.choice([0, 1, 1, 2, 3])):
-        key = random.choice(list(VALID))
-        parts.append([f"{key}={random.choice(VALID[key])}"])
-    for _ in range(random.choice([0, 0, 1, 1, 2])):
-        prefix = random.choice(["", "", "", "", "", "+", "++", "~"])
-        parts.append([f"{prefix}{random.choice(KEYS)}{'=' if random.random() < 0.97 else ''}{draw_value(random)}"])
-    if random.random() < 0.1:
-        parts.append(random.choice(FLAGS))
-    if random.random() < 0.85:
-        parts.append(["dry_run=true"])
-    random.shuffle(parts)
+    parts = [[f"task={source.choice(TASKS)}"]] if source.random() < 0.2 else [["task=line"]]
+    parts += [["-m"]] if source.random() < 0.5 else []
+    for _ in range(source.choice([0, 1, 1, 2, 3])):
+        key = source.choice(list(VALID))
+        parts.append([f"{key}={source.choice(VALID[key])}"])
+    for _ in range(source.choice([0, 0, 1, 1, 2])):
+        prefix = source.choice(["", "", "", "", "", "+", "++", "~"])
+        equals = "=" if source.random() < 0.97 else ""
+        parts.append([f"{prefix}{source.choice(KEYS)}{equals}{draw_value(source)}"])
+    parts += [source.choice(FLAGS)] if source.random() < 0.1 else []
+    parts += [["dry_run=true"]] if source.random() < 0.85 else []
+    source.shuffle(parts)
     return [word for part in parts for word in part]
 
 
@@ -240,6 +112,7 @@ def call_in(folder, toy, arguments):
     return called, left
 
 
+@pytest.mark.slow
 def test_random_command_lines_end_with_a_status_and_a_message(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", os.fspath(tmp_path))
     source, faults = random.Random(7), []
