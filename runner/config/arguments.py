@@ -85,6 +85,8 @@ def _find_flags(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]
 
 def _check_override(override: str) -> None:
     key, equals, _ = override.partition("=")
+    if any("\ud800" <= character <= "\udfff" for character in override):  # Python's stand-ins for other bytes
+        raise InvalidInputError(f"an argument must be UTF-8, got {override!r}")
     if not key.lstrip("+~") or override.startswith("-") or not (equals or override.startswith("~")):
         raise InvalidInputError(f"an argument is a flag or KEY=VALUE, got {override!r}")
     check_key(key.lstrip("+~"))

@@ -32,6 +32,7 @@ REFUSED = [
     (("-m", "hydra.launcher=null", "seed=1,2"), "Hydra launcher is not configured"),
     (("seed",), "an argument is a flag or KEY=VALUE, got 'seed'"),
     (("=3",), "an argument is a flag or KEY=VALUE, got '=3'"),
+    (("study=\udcff",), "an argument must be UTF-8, got 'study=\\udcff'"),
     (("x=[ü]",), "cannot parse 'x=[ü]': a value with other characters"),
     (("x=" + "[" * 400 + "]" * 400,), "nested too deeply"),
 ]
