@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from runner.config.command import run_application
 from runner.config.messages import ERRORS, exit_status, explain_error
-from runner.config.overrides import select_first_task
 from runner.errors import StudyInterruptedError
 from runner.output import guard_output, print_error
 from runner.pipeline import run_call
@@ -29,8 +28,7 @@ def main() -> None:
 
 def _run(*, show_traceback: bool) -> None:
     try:
-        sys.argv[1:] = select_first_task(sys.argv[1:])
-        run_application(run_call)
+        run_application(sys.argv[1:], run_call)
     except KeyboardInterrupt:
         leave(StudyInterruptedError(signal.SIGINT, "interrupted before the first run"), show_traceback=show_traceback)
     except ERRORS as error:

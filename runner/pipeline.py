@@ -85,20 +85,16 @@ class Outcome:
 
 
 def run_call(path: Path, read_call: Callable[[], Call]) -> None:
-    """Runs the call that `read_call` returns in the folder at `path`, which is removed if it stays empty.
+    """Runs the call that `read_call` returns in the folder at `path`.
 
     Raises InvalidInputError for usage errors, StudyFailedError if runs are left without a result, and
     StudyInterruptedError if a signal ended the study.
     """
-    folder = Folder(path)
-    try:
-        call = read_call()
-        if call.shard:
-            run_shard(call, folder, call.shard)
-        else:
-            run_study(call, folder)
-    finally:
-        remove_if_empty(folder)
+    call, folder = read_call(), Folder(path)
+    if call.shard:
+        run_shard(call, folder, call.shard)
+    else:
+        run_study(call, folder)
 
 
 def run_study(call: Call, folder: Folder) -> None:
@@ -113,7 +109,11 @@ def run_study(call: Call, folder: Folder) -> None:
             if call.settings.dry_run:
                 return preview(schedule)
             return summarize(call, study, execute_pending(call, study, schedule))
-    return run_study(call, fork_folder(folder))
+    fork = fork_folder(folder)
+    try:
+        return run_study(call, fork)
+    finally:
+        remove_if_empty(fork)
 
 
 def summarize_saved(call: Call, study: Study) -> Outcome:

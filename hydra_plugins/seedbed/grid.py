@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from runner.config.destination import check_written_by_runner, claim_folder
 from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
 from runner.config.overrides import build_sweep_overrides, quote
 from runner.errors import InvalidInputError
@@ -51,11 +52,13 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         loader = self.hydra_context.config_loader
+        check_written_by_runner(self.config)
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = build_sweep_overrides(loader, [*params, *arguments], self.zip)
 
         # composed here first: an error leaves no folder behind, and the folder's name may depend on the task
-        folder = str(loader.load_sweep_config(self.config, overrides).hydra.sweep.dir)
+        composed = loader.load_sweep_config(self.config, overrides)
+        folder = str(claim_folder(composed, "hydra.sweep.dir"))
         with open_dict(self.config):
             self.config.hydra.sweep.dir = folder
         overrides += [f"hydra.sweep.dir={quote(folder)}", "hydra.sweep.subdir=."]

@@ -1,6 +1,9 @@
 """Hydra's application: the command line and YAML composed into a call, the value that everything else works on."""
 
-from collections.abc import Callable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +13,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config import help_text
+from runner.config.arguments import read_arguments
 from runner.config.bind import read_plan
+from runner.config.destination import EscapeError, remove_unused_folders
 from runner.config.launch import ShardJob, ShardLauncher, read_shard_job
+from runner.config.messages import ERRORS, describe_refusal
 from runner.config.settings import Settings, read_settings
-from runner.errors import SeedbedError
+from runner.config.shipped import share_tasks
+from runner.config.sources import SHIPPED, register_sources
+from runner.errors import InvalidInputError
 from runner.plan.segments import Plan
 
 
@@ -33,35 +41,56 @@ class Call:
     shard: ShardJob | None = None
 
 
-class _Escape(BaseException):
-    """Carries an error past Hydra, which would print a line about its job before the message."""
-
-    def __init__(self, error: SeedbedError) -> None:
-        self.error = error
-
-
-def run_application(execute: Callable[[Path, Callable[[], Call]], None]) -> None:
+def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 
     A sweep calls it once, too, or once in each job of a launcher. `execute` calls `read_call()` for the checked call.
-    Raises SeedbedError, HydraException or OmegaConfBaseException.
+    Raises SeedbedError, HydraException, OmegaConfBaseException or OSError. Folders that stay empty are removed.
     """
     help_text.register_resolvers()
+    register_sources()
+    is_executing = False
 
-    @hydra.main(version_base="1.3", config_path="../../conf", config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(SHIPPED), config_name="config")
     def application(config: DictConfig, launcher: ShardLauncher | None = None) -> None:
+        nonlocal is_executing
+        is_executing = True
+        share_tasks()
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             execute(folder, lambda: read_call(config, folder, launcher))
-        except SeedbedError as error:
+        except ERRORS as error:
             if HydraConfig.get().mode is RunMode.RUN:
-                raise _Escape(error) from error
+                raise EscapeError(error) from error
             raise
 
     try:
-        application()
-    except _Escape as escape:
+        with _set_arguments(arguments), remove_unused_folders():
+            application()
+    except EscapeError as escape:
         raise escape.error from escape.error.__cause__
+    except ERRORS:
+        raise
+    except SystemExit as end:  # Hydra has shown something, or has printed why it cannot
+        sys.exit(2 if end.code else 0)
+    except Exception as error:  # Hydra and Python's parsers raise anything for what they cannot read
+        if is_executing:
+            raise
+        raise InvalidInputError(describe_refusal(error)) from error
+
+
+@contextmanager
+def _set_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Gives Hydra its arguments, and turns its warnings about them into errors."""
+    before, sys.argv[1:] = sys.argv[1:], read_arguments(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "error", category=UserWarning, module=r"hydra\._internal\.(utils|config_loader_impl)"
+            )
+            yield
+    finally:
+        sys.argv[1:] = before
 
 
 def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None = None) -> Call:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config.overrides import SweptKey, Zip
-from runner.config.settings import RESERVED
+from runner.config.settings import RESERVED, check_target
 from runner.errors import InvalidInputError
 from runner.plan.contract import MISSING, Task, load_task
 from runner.plan.values import freeze
@@ -83,9 +83,8 @@ def load_declared_task(config: DictConfig) -> Task:
     Raises InvalidInputError if it cannot be loaded, if the config has a key that it does not know, or if one of its
     parameters has no value.
     """
-    declared = OmegaConf.to_container(config.task, resolve=True)
-    if not isinstance(declared, dict) or not declared.get("_target_"):
-        raise InvalidInputError("task has no _target_, the dotted path of its function")
+    check_target(config)
+    declared: Any = OmegaConf.to_container(config.task, resolve=True)
     name = str(declared.get("name") or declared["_target_"])
     outputs = _read_outputs(name, declared)
     metrics = _read_mapping(name, declared, "metrics", "{loss: minimize}")

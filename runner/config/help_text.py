@@ -1,40 +1,59 @@
 """The parts of the `--help` text that depend on the config: tasks, ready-made studies and settings."""
 
-from collections.abc import Iterator, Mapping
+import json
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.settings import describe_settings
+from runner.config.settings import Settings
+from runner.errors import InvalidInputError
+
+COLUMNS = 96
+"""Width of the text."""
+LONGEST = 40
+"""Characters of a sweep's values that are shown."""
 
 
 def register_resolvers() -> None:
     """Registers `${seedbed.tasks:}`, `${seedbed.studies:}` and `${seedbed.settings:}` for `conf/config.yaml`."""
     OmegaConf.register_new_resolver("seedbed.tasks", list_tasks, replace=True)
     OmegaConf.register_new_resolver("seedbed.studies", list_studies, replace=True)
-    OmegaConf.register_new_resolver("seedbed.settings", describe_settings, replace=True)
+    OmegaConf.register_new_resolver("seedbed.settings", list_settings, replace=True)
 
 
 def list_tasks() -> str:
     """A line for each task: its parameters with the values of its YAML."""
-    return _align({name: _describe_parameters(config) for name, config in _read_options("task")})
+    return _align(_describe_options("task", _describe_parameters))
 
 
 def list_studies() -> str:
     """A line for each ready-made study: what it sweeps."""
-    return _align({name: _describe_sweep(config) for name, config in _read_options("experiment")})
+    return _align(_describe_options("experiment", _describe_sweep))
 
 
-def _read_options(group: str) -> Iterator[tuple[str, DictConfig]]:
+def list_settings() -> str:
+    """A line or more for each setting: its values and what it does."""
+    texts = {f"{s.name}={s.metadata['values']}": str(s.metadata["help"]) for s in fields(Settings)}
+    return _align({name: text.replace("`", "") for name, text in texts.items()})
+
+
+def _describe_options(group: str, describe: Callable[[DictConfig], str]) -> dict[str, str]:
+    """The description of each option of a config group; of a YAML with an error, the message."""
     loader = GlobalHydra.instance().config_loader()
+    described = {}
     for name in loader.get_group_options(group, results_filter=ObjectType.CONFIG):
         path = f"{group}/{name}"
         source = next(source for source in loader.get_sources() if source.is_config(path))
-        config = source.load_config(path).config
-        if isinstance(config, DictConfig):
-            yield name, config
+        try:
+            described[name] = describe(source.load_config(path).config)
+        except InvalidInputError as error:
+            described[name] = _format_value(error, " ")
+    return described
 
 
 def _describe_parameters(config: DictConfig) -> str:
@@ -52,15 +71,41 @@ def _format_assignment(name: str, value: Any) -> str:
     return f"{name}={_format_value(value)}"
 
 
-def _format_value(value: Any) -> str:
-    return str(value).replace(" ", "").replace("$", "$$")  # Hydra renders the help text as a string.Template
+def _format_value(value: Any, space: str = "") -> str:
+    """A value as the command line takes it; `$` is doubled, because Hydra renders the text as a string.Template."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return text.replace(" ", space).replace("$", "$$")
 
 
 def _describe_sweep(config: DictConfig) -> str:
-    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-    return " ".join(f"{name}={_format_value(value)}" for name, value in params.items())
+    params = OmegaConf.select(config, "hydra.sweeper.params")
+    if not isinstance(params, DictConfig):
+        return ""
+    return " ".join(f"{name!s}={_shorten(_format_value(value))}" for name, value in params.items())
+
+
+def _shorten(values: str) -> str:
+    """The first of many values."""
+    if len(values) <= LONGEST:
+        return values
+    return values[: values.rfind(",", 0, LONGEST) + 1 or LONGEST] + "…"
 
 
 def _align(entries: Mapping[str, str]) -> str:
     width = max(map(len, entries), default=0)
-    return "\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in entries.items()) or "  none"
+    lines = (_wrap(f"  {name:<{width}}  ", text) for name, text in entries.items())
+    return "\n".join(lines) or "  none"
+
+
+def _wrap(indent: str, text: str) -> str:
+    return (
+        textwrap.fill(
+            text,
+            COLUMNS,
+            initial_indent=indent,
+            subsequent_indent=" " * len(indent),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        or indent.rstrip()
+    )

@@ -11,7 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep, Transformer
 
 from runner.config.float_range import DecimalRange
+from runner.config.settings import NAMES
 from runner.errors import InvalidInputError
+
+OWN_KEYS = ("sweep", "hydra.callbacks.seedbed")
+"""Nodes of the config through which the runner talks to itself."""
 
 Values: TypeAlias = tuple[Any, ...] | range | DecimalRange
 """The values of a swept key in their order; ranges are not expanded."""
@@ -55,6 +59,9 @@ def build_sweep_overrides(loader: ConfigLoader, overrides: Sequence[str], zipped
     or a list of such lists. Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
     last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
+    for override in last.values():
+        if override.is_sweep_override():
+            _check_swept_key(override)
     lines = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     axes = [str(override.input_line) for override in last.values() if override.is_sweep_override()]
     zips = _normalize_zips(zipped)
@@ -64,20 +71,16 @@ def build_sweep_overrides(loader: ConfigLoader, overrides: Sequence[str], zipped
     return [*lines, *groups, f"sweep.axes=[{quoted_axes}]", f"sweep.zip=[{quoted_zips}]"]
 
 
-def select_first_task(arguments: Sequence[str]) -> list[str]:
-    """The command line with the first of several tasks selected before their sweep.
+def check_key(key: str) -> None:
+    """Raises InvalidInputError for a key that only the runner sets."""
+    if any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS):
+        raise InvalidInputError(f"{key} is written by the runner itself, and cannot be set")
 
-    Hydra composes a sweep once without the swept keys, that is with the default task, whose config would refuse a
-    parameter that only the swept tasks have.
-    """
-    extended = []
-    for argument in arguments:
-        if argument.startswith("task=") and "," in argument:
-            (override,) = OverridesParser.create().parse_overrides([argument])
-            if isinstance(choices := override.value(), ChoiceSweep):
-                extended.append(f"task={choices.list[0]}")
-        extended.append(argument)
-    return extended
+
+def _check_swept_key(override: Override) -> None:
+    check_key(override.key_or_group)
+    if override.key_or_group in NAMES:
+        raise InvalidInputError(f"{override.key_or_group} is a setting of the whole study, and cannot be swept")
 
 
 def parse_sweep(loader: ConfigLoader, axes: Sequence[str], zipped: Sequence[Sequence[str]] = ()) -> list[Zip]:
@@ -99,7 +102,17 @@ def quote(text: str) -> str:
 
 
 def _parse_overrides(loader: ConfigLoader, overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    for override in parsed:
+        if isinstance(sweep := override.value(), RangeSweep):
+            _check_range(override, sweep)
+    return parsed
+
+
+def _check_range(override: Override, sweep: RangeSweep) -> None:
+    """Raises InvalidInputError for a range that does not end."""
+    if not all(math.isfinite(bound) for bound in (sweep.start or 0, sweep.stop or 0, sweep.step)):
+        raise InvalidInputError(f"{override.input_line}: the bounds and the step of a range must be finite")
 
 
 def _parse_key(loader: ConfigLoader, override: Override) -> SweptKey:

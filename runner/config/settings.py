@@ -26,7 +26,14 @@ class OnMismatch(StrEnum):
 
 
 def _check_name(name: str, value: Any) -> str:
-    return str(value)
+    text = "" if value is None else str(value)
+    is_path = text in ("", ".", "..") or any(separator in text for separator in "/\\")
+    if is_path or not text.isprintable() or not isinstance(value, str | int | float):
+        raise InvalidInputError(
+            f"{name} must be a name without / and \\, got {value!r}; hydra.run.dir=DIR writes into another folder, "
+            "with -m hydra.sweep.dir=DIR"
+        )
+    return text
 
 
 def _check_flag(name: str, value: Any) -> bool:
@@ -70,7 +77,7 @@ class Settings:
     """The checked settings of a call. The defaults are those of the YAML; None stands for `auto`."""
 
     study: str = _setting(
-        "${task.name}-${now:%Y%m%d-%H%M%S-%f}",
+        "${task.name}-${now:%Y%m%d-%H%M%S}",
         "NAME",
         "name of the study and of its folder under `outputs/`; a named study can be resumed and extended "
         "(default: the task's name and the time)",
@@ -79,18 +86,24 @@ class Settings:
     dry_run: bool = _setting(
         False,
         "true",
-        "print the plan (groups, runs, static values, shapes, lanes, blocks, bytes) and run nothing",
+        "print the plan (which programs are compiled, their runs, shapes and bytes) and run nothing",
         _check_flag,
     )
     lanes: int | None = _setting(
         "auto",
         "auto|N",
-        "runs that a program executes side by side; 1 gives the bits of the plain jitted function",
+        "how many runs a program executes side by side, by jax.vmap (auto: up to 64, fewer for large tasks); "
+        "1 executes the plain jitted function and has its bits",
         _check_limit,
     )
-    block: int | None = _setting("auto", "auto|N", "the most runs in one call of a program", _check_limit)
+    block: int | None = _setting(
+        "auto",
+        "auto|N",
+        "the most runs that one call of a program executes; their rows are written together",
+        _check_limit,
+    )
     threads: int | None = _setting(
-        "auto", "auto|N", "threads that execute blocks (auto: one for each core)", _check_limit
+        "auto", "auto|N", "how many blocks are executed at once (auto: one for each core)", _check_limit
     )
     on_mismatch: OnMismatch = _setting(  # noqa: RUF009 - it returns a dataclass field
         "refuse",
@@ -124,14 +137,21 @@ RESERVED = ("task", "sweep", *NAMES)
 """Top-level keys that are not parameters of the task."""
 
 
+def check_target(config: DictConfig) -> None:
+    """Raises InvalidInputError if the config names no function of a task."""
+    task = config.get("task")
+    if not isinstance(task, DictConfig) or not task.get("_target_"):
+        raise InvalidInputError(
+            "task has no _target_, the dotted path of its function; a task's YAML begins with # @package _global_"
+        )
+
+
 def read_settings(config: Mapping[str, Any] | DictConfig) -> Settings:
     """Checks the settings of a composed configuration. Raises InvalidInputError for a value that is not valid."""
+    for name in NAMES:
+        if name not in config:
+            raise InvalidInputError(f"{name} is a setting, and cannot be deleted")
     return Settings(**{s.name: s.metadata["check"](s.name, config[s.name]) for s in fields(Settings)})
-
-
-def describe_settings() -> str:
-    """The settings with their values, for the help text."""
-    return " ".join(f"{setting.name}={setting.metadata['values']}" for setting in fields(Settings))
 
 
 ConfigStore.instance().store(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from runner.errors import StudyFailedError
+from runner.errors import InvalidInputError, StudyFailedError
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,12 @@ class Folder:
         return self.path / "report.html"
 
     @property
+    def own_paths(self) -> tuple[Path, ...]:
+        """The files and folders of a study, but for those of its lock."""
+        files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
+        return (*files, *(self.path / name for name in (".hydra", "parts", "figures")))
+
+    @property
     def parts(self) -> "list[Folder]":
         """The folders of the parts, in the order of their runs."""
         return [Folder(path) for path in sorted((self.path / "parts").glob("[0-9]*"))]
@@ -94,14 +100,22 @@ def remove_if_empty(folder: Folder) -> None:
 
 
 def move_aside(folder: Folder) -> Path | None:
-    """Moves the content of the folder into a new one beside it and returns that one; None if there is no content."""
-    content = [path for path in folder.path.iterdir() if path not in (folder.lock, folder.holder)]
-    if not content:
+    """Moves the files of a study into a new folder beside it and returns that one; None if the folder is empty.
+
+    What else lies in the folder stays there. Raises InvalidInputError for a folder with content that is no study.
+    """
+    if not any(path not in (folder.lock, folder.holder) for path in folder.path.iterdir()):
         return None
+    if not folder.manifest.is_file():
+        raise InvalidInputError(
+            f"overwrite=true moves a study aside, and {shorten_path(folder.path)} is no study: "
+            f"it has files, and no {folder.manifest.name}; use another name"
+        )
     aside = _free_path(folder.path, "old")
     aside.mkdir()
-    for path in content:
-        shutil.move(path, aside / path.name)
+    for path in folder.own_paths:
+        if path.exists():
+            shutil.move(path, aside / path.name)
     return aside
 
 
