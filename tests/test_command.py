@@ -80,7 +80,7 @@ REFUSED = [
     (("task._target_=tasks.parity.cases.CASES",), "'tasks.parity.cases.CASES' is not a function", "dict"),
     (("task._target_=null",), "task has no _target_", ""),
     (("task.outputs=[a,b,c]", "task.metrics=null"), "returns an array of shape (2,)", "['a', 'b', 'c']"),
-    (("task.outputs=2", "task.metrics=null"), "outputs must be a list of names", "2"),
+    (("task.outputs=2", "task.metrics=null"), "outputs must be a name, or a list of names", "2"),
     (("task.outputs=[a,b]",), "task 'mixed_train': metrics must map outputs", "the outputs are: a, b"),
     (("task.metrics.loss_after=lower",), "to minimize or maximize, got loss_after: lower", "loss_before"),
     (("task.outputs=[seed,b]", "task.metrics=null"), "two columns of the table would be named 'seed'", "hidden"),

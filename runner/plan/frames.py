@@ -1,4 +1,4 @@
-"""The user's own frames of a traceback: those in files that belong neither to the runner nor to a library."""
+"""The user's own frames of a traceback: those in files that belong neither to Seedbed nor to a library."""
 
 import os
 import traceback
@@ -9,8 +9,8 @@ from runner.plan.source import is_library
 SHOWN = 8
 """The most frames that a message shows, the innermost ones."""
 
-_PACKAGE = Path(__file__).parents[1]
-_PLUGIN = Path(__file__).parents[2] / "hydra_plugins"
+_HOME = Path(__file__).parents[2]
+_SHIPPED = tuple(_HOME / name for name in ("runner", "hydra_plugins", "tasks"))
 
 
 def list_own_frames(error: BaseException) -> list[str]:
@@ -26,7 +26,7 @@ def _is_own(file: str) -> bool:
     path = Path(file)
     return (
         not file.startswith("<")
-        and not any(path.is_relative_to(p) for p in (_PACKAGE, _PLUGIN))
+        and not any(path.is_relative_to(folder) for folder in _SHIPPED)
         and not is_library(path)
     )
 
