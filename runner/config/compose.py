@@ -83,7 +83,7 @@ def load_declared_task(config: DictConfig) -> Task:
     check_target(config)
     declared: Any = OmegaConf.to_container(config.task, resolve=True)
     name = str(declared.get("name") or declared["_target_"])
-    outputs = declared.get("outputs") or ()
+    outputs = declared.get("outputs") or []
     if not isinstance(outputs, str | list):
         raise InvalidInputError(f"task {name!r}: outputs must be a list of names, got {outputs!r}")
     outputs = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
