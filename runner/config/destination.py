@@ -16,6 +16,8 @@ from runner.config.settings import Settings, check_target, read_settings
 from runner.errors import InvalidInputError
 from runner.storage.folder import shorten_path
 
+SWEEPER = "hydra_plugins.seedbed.grid.GridSweeper"
+
 _made: list[Path] = []
 """The folders that this call has made. Hydra constructs the callback itself, so that the callback cannot hold them."""
 
@@ -28,7 +30,7 @@ class EscapeError(BaseException):
 
 
 class DestinationCallback(Callback):
-    """Hydra calls it with the composed config of a single run before it makes the folder of the run."""
+    """Hydra calls it with the composed config before it makes the folder of a single run, or starts a sweep."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
@@ -37,6 +39,10 @@ class DestinationCallback(Callback):
             claim_folder(config, "hydra.run.dir")
         except ERRORS as error:
             raise EscapeError(error) from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if OmegaConf.select(config, "hydra.sweeper._target_") not in (None, SWEEPER):
+            raise EscapeError(InvalidInputError("hydra/sweeper must be grid: a sweep is one study, and one table"))
 
 
 @contextmanager
