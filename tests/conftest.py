@@ -99,7 +99,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[d
 
     The modules are forgotten afterwards, so that another test may have some of the same name.
     """
-    from runner.plan.contract import load_task
+    from runner.contract.task import load_task
 
     monkeypatch.syspath_prepend(str(tmp_path))
     load_task.cache_clear()

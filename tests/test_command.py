@@ -15,7 +15,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner.plan.contract import load_function, load_task
+from runner.contract.task import load_function, load_task
 from runner.plan.inputs import build_array, describe_input
 
 REFUSED = [

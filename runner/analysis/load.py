@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.contract.task import Output
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
 from runner.plan.even_values import Column, count_members
 from runner.plan.status import Status
 from runner.storage.folder import Folder

@@ -23,13 +23,13 @@ from runner.config.compose import (
 )
 from runner.config.overrides import SweptKey, Zip, parse_sweep
 from runner.config.settings import RESERVED, Settings
-from runner.plan.contract import Built, Kind, Parameter, Task, infer_kind
+from runner.contract.imports import find_attribute, import_object
+from runner.contract.targets import check_object, check_target, list_targets
+from runner.contract.task import Built, Kind, Parameter, Task, infer_kind
 from runner.plan.even_values import Column, EvenValues
-from runner.plan.imports import find_attribute, import_object
 from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
 from runner.plan.size import PlanSize, check_size
-from runner.plan.targets import check_object, check_target, list_targets
 from runner.plan.values import convert_value, freeze
 
 EXACT_INTEGERS = 2**24

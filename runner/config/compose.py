@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.config.overrides import SweptKey, Zip
 from runner.config.settings import RESERVED, check_target
+from runner.contract.task import MISSING, Task, load_task
 from runner.errors import InvalidInputError
-from runner.plan.contract import MISSING, Task, load_task
 from runner.plan.values import freeze
 
 Assignments = tuple[tuple[SweptKey, Any], ...]

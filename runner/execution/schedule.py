@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from runner import program
+from runner.contract.task import Output, load_function
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output, load_function
 from runner.plan.pending import Block, PendingRuns, cut_blocks, iterate_blocks
 from runner.plan.segments import Plan
 from runner.plan.size import CELL_BYTES, format_bytes

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.plan.contract import Output
+from runner.contract.task import Output
 from runner.plan.pending import Block
 from runner.plan.segments import Plan, Segment
 from runner.storage.folder import Folder

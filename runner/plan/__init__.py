@@ -1,1 +1,1 @@
-"""What is to be run: tasks, values, inputs, axes and segments; NumPy only."""
+"""What is to be run: values, inputs, axes and segments, and the runs that are pending; NumPy only."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from runner.contract.task import Task
 from runner.errors import InvalidInputError
-from runner.plan.contract import Task
 from runner.plan.dtypes import describe_range, find_changed_value, is_float, parse_dtype
 from runner.plan.values import SEED_STOP, as_integer, freeze, invalid_value
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.plan.contract import Task
+from runner.contract.task import Task
 from runner.plan.even_values import Column
 from runner.plan.inputs import Input
 

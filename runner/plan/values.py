@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from runner.contract.task import Built, Kind, Parameter, Task
 from runner.errors import InvalidInputError
-from runner.plan.contract import Built, Kind, Parameter, Task
 
 SEED_STOP = 2**32
 """Seeds are unsigned 32-bit integers."""

@@ -1,5 +1,6 @@
 """The executable of a signature: compiled once, it serves a single run and every block of a sweep alike."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from runner.contract.task import Output
 from runner.errors import describe_error
-from runner.plan.contract import Output
 from runner.program.cache import count_hits, watch_cache
 from runner.program.devices import count_memory
 from runner.program.trace import Arrays, TracedTask
+
+# JAX logs the traceback of a callback that raises, raw and once for each attempt; the reason of the run has the error
+logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
 
 
 class OutOfMemoryError(Exception):

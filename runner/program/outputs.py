@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from runner.plan.contract import NAME_RULE, Output, Task, is_output_name
+from runner.contract.task import NAME_RULE, Output, Task, is_output_name
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["code"], meta_fields=["categories"])

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr
 
+from runner.contract.frames import list_own_frames
+from runner.contract.task import Built, Output, load_function
 from runner.errors import InvalidInputError, describe_error
-from runner.plan.contract import Built, Output, load_function
-from runner.plan.frames import list_own_frames
 from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
 from runner.plan.texts import escape_controls, shorten_reason

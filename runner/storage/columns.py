@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.contract.task import Built, Output
 from runner.errors import InvalidInputError
-from runner.plan.contract import Built, Output
 from runner.plan.segments import Plan, Segment
 
 TRACED_TYPES = ("uint32", "float32")

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runner.plan.code import collect_sources
-from runner.plan.contract import Built, Task, load_function
+from runner.contract.code import collect_sources
+from runner.contract.source import find_definition
+from runner.contract.task import Built, Task, load_function
 from runner.plan.segments import Plan, Segment
-from runner.plan.source import find_definition
 from runner.storage.columns import plan_parameters
 
 USUAL = "not set"

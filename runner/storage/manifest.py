@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from runner.contract.task import Output
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
 from runner.storage.columns import Columns
 from runner.storage.fingerprint import Fingerprint, pack_fingerprint, unpack_fingerprint, upgrade_facts
 from runner.storage.run_index import RunIndex, pack_index, unpack_index

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from runner.contract.task import Output
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
 from runner.plan.dtypes import stored_dtype
 from runner.plan.status import Status
 from runner.storage.checksums import count_covered, read_records

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from runner.contract.task import Output
 from runner.errors import InvalidInputError
-from runner.plan.contract import Output
 from runner.plan.pending import Block, IsMissing, PendingRuns, find_pending
 from runner.plan.segments import Plan, find_gaps
 from runner.plan.status import Status

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from runner.contract.task import Kind, Parameter, Task
 from runner.errors import InvalidInputError
-from runner.plan.contract import Kind, Parameter, Task
 from runner.plan.dtypes import find_changed_value
 from runner.plan.inputs import DTYPES, build_array, describe_input
 

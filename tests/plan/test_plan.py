@@ -13,10 +13,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.contract.task import Kind, Output, Parameter, Task
 from runner.execution.schedule import size_block
 from runner.execution.shards import share_spans
 from runner.execution.summary import SHOWN_POINTS, add_block, empty_summary
-from runner.plan.contract import Kind, Output, Parameter, Task
 from runner.plan.inputs import DTYPES, FILLS, Input, build_array
 from runner.plan.pending import find_pending, iterate_blocks
 from runner.plan.segments import Axis, Plan, Segment

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from runner.plan.contract import Output
+from runner.contract.task import Output
 from runner.program.outputs import CategoryCode, list_outputs, name_outputs
 
 

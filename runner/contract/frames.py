@@ -4,7 +4,7 @@ import os
 import traceback
 from pathlib import Path
 
-from runner.plan.source import is_library
+from runner.contract.source import is_library
 
 SHOWN = 8
 """The most frames that a message shows, the innermost ones."""

@@ -8,11 +8,11 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
+from runner.contract.code import collect_sources
+from runner.contract.signature import MISSING, Declared, read_declaration
+from runner.contract.source import find_definition, read_source, split_target
+from runner.contract.task import Kind, load_function, load_task
 from runner.errors import InvalidInputError
-from runner.plan.code import collect_sources
-from runner.plan.contract import Kind, load_function, load_task
-from runner.plan.signature import MISSING, Declared, read_declaration
-from runner.plan.source import find_definition, read_source, split_target
 
 SHIPPED = sorted([*ROOT.glob("conf/task/*.yaml"), *ROOT.glob("tests/conf/task/*.yaml")])
 

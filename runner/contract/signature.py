@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.plan.source import Source, find_alias, find_definition
+from runner.contract.source import Source, find_alias, find_definition
 
 MISSING = inspect.Parameter.empty
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from runner.plan.source import Source, find_module, follow_name, is_library, read_source
+from runner.contract.source import Source, find_module, follow_name, is_library, read_source
 
 
 def collect_sources(home: Source) -> dict[str, Source]:

@@ -10,8 +10,8 @@ import pytest
 import toys
 from hydra.utils import get_method
 
+from runner.contract.targets import check_object, check_target, list_targets
 from runner.errors import InvalidInputError
-from runner.plan.targets import check_object, check_target, list_targets
 
 REFUSED_BY_HYDRA = {
     "_asyncio": "Task.get_stack",

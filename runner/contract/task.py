@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from runner.contract.imports import import_object
+from runner.contract.signature import MISSING, Declared, plain_types, read_declaration
+from runner.contract.targets import check_object, check_target
 from runner.errors import InvalidInputError, describe_error
-from runner.plan.imports import import_object
-from runner.plan.signature import MISSING, Declared, plain_types, read_declaration
-from runner.plan.targets import check_object, check_target
 
 NAME_RULE = "the name of an output is printable text that does not begin with =, +, - or @"
 """A spreadsheet would execute a header that begins so."""

@@ -7,9 +7,9 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
+from runner.contract.frames import list_own_frames
+from runner.contract.source import split_target
 from runner.errors import InvalidInputError, describe_error
-from runner.plan.frames import list_own_frames
-from runner.plan.source import split_target
 
 
 def import_object(owner: str, target: str, find: Callable[[str], Any] = pkgutil.resolve_name) -> Any:
