@@ -41,8 +41,16 @@ class DestinationCallback(Callback):
             raise EscapeError(error) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        if OmegaConf.select(config, "hydra.sweeper._target_") not in (None, SWEEPER):
-            raise EscapeError(InvalidInputError("hydra/sweeper must be grid: a sweep is one study, and one table"))
+        """Checks what another sweeper than the runner's own, which claims its folder itself, would not."""
+        if OmegaConf.select(config, "hydra.sweeper._target_") == SWEEPER:
+            return
+        try:
+            HydraConfig.instance().set_config(config)
+            check_written_by_runner(config)
+            read_settings(config)
+            _check_files(config)
+        except ERRORS as error:
+            raise EscapeError(error) from error
 
 
 @contextmanager
