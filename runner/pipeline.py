@@ -40,7 +40,7 @@ from runner.storage.lock import is_locked, lock_folder
 from runner.storage.manifest import Manifest, accept_changes, format_manifest, require_manifest
 from runner.storage.merge import open_saved_study
 from runner.storage.programs import format_programs
-from runner.storage.reader import count_reasons
+from runner.storage.reader import count_reasons, read_run
 from runner.storage.run_index import RunIndex
 from runner.storage.saved import SavedStudy, read_saved_study, record_end
 
@@ -119,8 +119,12 @@ def run_study(call: Call, folder: Folder) -> None:
 def summarize_saved(call: Call, study: Study) -> Outcome:
     """The outcome of a call whose runs all have a row already."""
     assert study.saved.manifest is not None
-    summary = _summarize_saved(call, study.saved, study.index, study.saved.manifest)
-    return Outcome(summary, failures=_count_failures(study.saved.folder))
+    folder, manifest = study.saved.folder, study.saved.manifest
+    summary, outputs = _summarize_saved(call, study.saved, study.index, manifest), None
+    if call.plan.runs == 1:
+        number = study.saved.find_numbers(study.index)[0]
+        outputs = read_run(folder, manifest, number) or None
+    return Outcome(summary, last_outputs=outputs, failures=_count_failures(folder))
 
 
 def preview(schedule: "Schedule") -> None:

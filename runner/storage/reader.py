@@ -218,6 +218,22 @@ def read_arrays(folder: Folder, manifest: Manifest, name: str, numbers: np.ndarr
     return [None if text is None else _parse_list(text, name).astype(float) for text in texts]
 
 
+def read_run(folder: Folder, manifest: Manifest, number: int) -> dict[str, np.ndarray]:
+    """The outputs of one run, `(1, …)` each; none if it failed, or has no row."""
+    outputs = manifest.columns.outputs
+    types = {o.name: _stored_type(o) if o.shape == () else pa.string() for o in outputs}
+    for batch in iterate_batches(folder, manifest, {"run": pa.int64(), **types}):
+        row = batch.filter(pa.array(batch.column("run").to_numpy() == number)).to_pandas()
+        if len(row):
+            given = [output for output in outputs if row[output.name].notna().all()]
+            return {output.name: _read_output(row[output.name], output) for output in given}
+    return {}
+
+
+def _read_output(cells: pd.Series, output: Output) -> np.ndarray:
+    return cells.to_numpy() if output.shape == () else np.array([_parse_array(cell, output) for cell in cells])
+
+
 def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
     """The whole table in run order, with the dtypes of its values, and arrays as NumPy arrays.
 

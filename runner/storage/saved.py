@@ -54,6 +54,15 @@ class SavedStudy:
         spans = find_gaps(pending.spans[0], self.part_spans) if numbers is None else [numbers]
         return replace(pending, spans=spans)
 
+    def find_numbers(self, index: RunIndex) -> np.ndarray:
+        """The numbers in the table of the runs of an index, int64, in the order of the table."""
+        assert self.manifest is not None
+        found = [
+            rows.numbers[index.find_runs(rows.key, rows.traced, len(rows.numbers)) >= 0]
+            for rows in read_keyed_rows(self.folder, self.manifest)
+        ]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
+
     def find_repeated(self, index: RunIndex, status: Status | None) -> tuple[Block, ...]:
         """The runs of an index whose row has this status, a block for each segment in the order of the table."""
         if self.manifest is None or status is None:

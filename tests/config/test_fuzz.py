@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LINES = 150
+LINES = 60
 PLAIN_WORDS = r"""
 0 1 -1 0.5 1e3 1e999 nan -inf null true abc ü 日本 🙂 ? * 2**32 99999999999999999999 0x10 1_000 a:b a=b $HOME ${seed}
 ${nothing} ${ % @ 'a' "a" 'a "a a'b \ \, .. a/b [] [1,2] [[1],[2,3]] [1 1] {} {a:1} {a:{b:[1]}} {a ( ) () 1,2 , 1,,2

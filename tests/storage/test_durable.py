@@ -36,6 +36,16 @@ def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
     assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_single_run_that_is_there_is_shown_as_before(toy):
+    for task in ("task=divide", "task=noisy", "task=grade"):
+        first = toy(task, "seed=3", f"study={task[5:]}")
+        again = toy(task, "seed=3", f"study={task[5:]}")
+        assert again.out.replace(", 1 of them already there", "") == first.out
+    toy("-m", "task=divide", "seed=range(0,9)", "slope=1,2", "study=sweep")
+    alone = toy("task=divide", "seed=7", "slope=2", "study=alone").out.splitlines()
+    assert toy("task=divide", "seed=7", "slope=2", "study=sweep").out.splitlines()[:3] == alone[:3]
+
+
 @pytest.mark.slow
 def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
     whole = toy(*SWEEP)
