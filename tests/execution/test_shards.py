@@ -106,7 +106,7 @@ def test_parts_are_kept_for_their_own_sweep(toy, lose):
     assert len(lost.frame) == 440
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_a_merge_that_is_cut_anywhere_ends_with_the_same_bytes(toy, lose, seed):
     whole = toy(*SWEEP, "study=whole").csv
     lose({1: 0})
@@ -279,7 +279,8 @@ def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_shard_that_is_killed_costs_only_itself(tmp_path, whole, launcher):
     process = start_command(tmp_path, *LONG, f"hydra/launcher={launcher}")
     wait_for_parts(tmp_path, process, 100_000)
@@ -315,6 +316,7 @@ def find_processes(cwd):
     return found - {os.getpid()}
 
 
+@pytest.mark.matrix
 def test_workers_end_with_the_process_that_waits_for_them(tmp_path):
     """One is idle, the other is within a block that takes longer than anyone waits."""
     slow = (

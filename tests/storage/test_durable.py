@@ -409,6 +409,7 @@ def test_a_table_is_read_back_with_its_dtypes(toy):
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_a_study_of_words_is_taken_up_extended_and_cut_in_shards(toy):
     command = ("-m", "task=grade", "modulus=5", "slope=1,2", "seed=range(0,30)")
     whole = toy(*command, "study=mine")
