@@ -72,7 +72,7 @@ def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[
     except ERRORS:
         raise
     except SystemExit as end:  # Hydra has shown something, or has printed why it cannot
-        sys.exit(2 if end.code else 0)
+        sys.exit(2 if end.code and not is_executing else end.code)
     except Exception as error:  # Hydra and Python's parsers raise anything for what they cannot read
         if is_executing:
             raise

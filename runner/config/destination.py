@@ -16,6 +16,8 @@ from runner.config.settings import Settings, check_target, read_settings
 from runner.errors import InvalidInputError
 from runner.storage.folder import shorten_path
 
+SWEEPER = "hydra_plugins.seedbed.grid.GridSweeper"
+
 _made: list[Path] = []
 """The folders that this call has made. Hydra constructs the callback itself, so that the callback cannot hold them."""
 
@@ -28,13 +30,25 @@ class EscapeError(BaseException):
 
 
 class DestinationCallback(Callback):
-    """Hydra calls it with the composed config of a single run before it makes the folder of the run."""
+    """Hydra calls it with the composed config before it makes the folder of a single run, or starts a sweep."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             HydraConfig.instance().set_config(config)  # the folder's name may have an interpolation of it
             check_written_by_runner(config)
             claim_folder(config, "hydra.run.dir")
+        except ERRORS as error:
+            raise EscapeError(error) from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks what another sweeper than the runner's own, which claims its folder itself, would not."""
+        if OmegaConf.select(config, "hydra.sweeper._target_") == SWEEPER:
+            return
+        try:
+            HydraConfig.instance().set_config(config)
+            check_written_by_runner(config)
+            read_settings(config)
+            _check_files(config)
         except ERRORS as error:
             raise EscapeError(error) from error
 

@@ -53,6 +53,8 @@ def test_a_name_from_a_yaml_is_checked_too(runner, tmp_path):
         ("-m", "seed=0,1", "hydra.output_subdir=.hydra"),
         ("-m", "seed=0,1", "hydra/job_logging=default"),
         ("-m", "seed=0,1", "hydra/launcher=nope"),
+        ("-m", "seed=0,1", "hydra/sweeper=basic", "study=.."),
+        ("-m", "seed=0,1", "hydra/sweeper=basic", "hydra/job_logging=default"),
         ("-m", "study=a,b"),
         ("-m", "lanes=1,2"),
         (f"study={'n' * 300}",),
