@@ -13,6 +13,7 @@ from hydra.main import get_args_parser
 
 from runner.config.overrides import check_key, quote
 from runner.errors import InvalidInputError
+from runner.plan.texts import escape_controls
 
 PACKAGES = ("jax", "flax", "hydra-core")
 """Packages whose versions `--version` shows."""
@@ -69,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="store_true")
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidInputError(f"{message} (--hydra-help lists the flags)")
+        raise InvalidInputError(f"{escape_controls(message)} (--hydra-help lists the flags)")
 
 
 def _find_flags(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -72,6 +72,8 @@ def update_config(config: DictConfig, assignments: Assignments | Sequence[tuple[
     for key, value in assignments:
         try:
             OmegaConf.update(copy, key.key, value, merge=True, force_add=bool(key.prefix))
+        except ValueError as error:  # what OmegaConf makes of the name of a member of a list
+            raise InvalidInputError(f"{key.key}={value}: {key.key.rpartition('.')[0]} is a list here") from error
         except OmegaConfBaseException as error:
             raise InvalidInputError(f"{key.key}={value}: {str(error).splitlines()[0]}") from error
     return copy

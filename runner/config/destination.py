@@ -98,6 +98,8 @@ def _check_files(config: DictConfig) -> None:
         raise InvalidInputError(
             f"hydra.output_subdir must be null, got {config.hydra.output_subdir!r}: the runner writes .hydra/ itself"
         )
+    if OmegaConf.is_missing(config.hydra, "job_logging"):
+        raise InvalidInputError("hydra/job_logging selects nothing; it takes none, stdout or disabled")
     handlers = OmegaConf.select(config, "hydra.job_logging.handlers")
     for name in handlers or ():
         if "filename" in (handlers[name] or ()):
