@@ -185,11 +185,11 @@ def add_rows(summary: Summary, index: RunIndex, batches: Iterable[KeyedRows]) ->
 
 def add_parts(summary: Summary, folder: Folder) -> Summary | None:
     """The summary with those of a study's parts; None if a part has none, because its shard was lost."""
-    for part in folder.parts:
-        data = json.loads(part.summary.read_text()) if part.summary.exists() else {}
-        if "categories" not in data:
-            return None
-        summary = join_packed(summary, data)
+    try:
+        for part in folder.parts:
+            summary = join_packed(summary, json.loads(part.summary.read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):  # none, or damaged: the table has the rows
+        return None
     return summary
 
 

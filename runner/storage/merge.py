@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from runner.errors import InvalidInputError
 from runner.storage.environment import read_environment, write_environment
 from runner.storage.fingerprint import Fingerprint, pack_fingerprint, unpack_fingerprint, upgrade_facts
 from runner.storage.folder import Folder, write_file
@@ -73,8 +74,8 @@ def _recover_parts(folder: Folder, manifest: Manifest) -> tuple[list[_Part], int
 def _remove_part(part: Folder, folder: Folder) -> None:
     """Removes a merged part; what it recorded about programs and machine goes into the study's files."""
     if part.programs.exists():
-        text = folder.programs.read_text() if folder.programs.exists() else ""
-        write_file(folder.programs, join_programs(text, part.programs.read_text()))
+        text = folder.programs.read_text(errors="replace") if folder.programs.exists() else ""
+        write_file(folder.programs, join_programs(text, part.programs.read_text(errors="replace")))
     whole, shard = read_environment(folder), read_environment(part)
     if whole and shard:
         whole["shards"] = [*whole.get("shards", []), {name: shard[name] for name in ("host", "devices", "versions")}]
@@ -95,14 +96,19 @@ def merge_fingerprints(manifest: Manifest, parts: Sequence[Folder]) -> Manifest:
 
 
 def read_part_fingerprint(part: Folder) -> tuple[Fingerprint | None, list[str]]:
-    """The fingerprint of a part, None if its shard has not recorded it yet, and the changes accepted there."""
-    if part.fingerprint.exists():
-        data = json.loads(part.fingerprint.read_text())
-        return unpack_fingerprint(data["fingerprint"]), data["accepted"]
-    if part.old_facts.exists():
-        data = json.loads(part.old_facts.read_text())
-        return unpack_fingerprint(upgrade_facts(data["facts"])), data["accepted"]
-    return None, []
+    """The fingerprint of a part, None if its shard has not recorded it yet, and the changes accepted there.
+
+    Raises InvalidInputError for a damaged file.
+    """
+    path = next((path for path in (part.fingerprint, part.old_facts) if path.exists()), None)
+    if path is None:
+        return None, []
+    try:
+        data = json.loads(path.read_text())
+        facts = data["fingerprint"] if path == part.fingerprint else upgrade_facts(data["facts"])
+        return unpack_fingerprint(facts), list(data["accepted"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InvalidInputError(f"{path} is damaged ({error}); delete {part.path}, its runs are repeated") from error
 
 
 def write_part_fingerprint(part: Folder, fingerprint: Fingerprint, accepted: Sequence[str]) -> None:

@@ -106,6 +106,26 @@ def test_parts_are_kept_for_their_own_sweep(toy, lose):
     assert len(lost.frame) == 440
 
 
+@pytest.mark.parametrize("content", [b"[]", pytest.param(b"\xff\xfe", marks=pytest.mark.matrix)])
+def test_damaged_files_of_a_part_are_told_or_left_out(toy, lose, content):
+    whole = toy(*SWEEP, "study=whole").csv
+    lose({1: 0})
+    lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3", "block=8")
+    lose({})
+    part = sorted((lost.folder / "parts").iterdir())[-1]
+    for name in ("summary.json", "programs.csv"):
+        (part / name).write_bytes(content)
+    (lost.folder / "programs.csv").write_bytes(content)
+    fingerprint = (part / "fingerprint.json").read_bytes()
+    (part / "fingerprint.json").write_bytes(content)
+    told = toy(*SWEEP, "study=mine")
+    assert (told.status, told.err.count("\n")) == (2, 1)
+    assert "fingerprint.json is damaged" in told.err
+    (part / "fingerprint.json").write_bytes(fingerprint)
+    assert toy(*SWEEP, "study=mine").status == 0
+    assert lost.csv == whole
+
+
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_a_merge_that_is_cut_anywhere_ends_with_the_same_bytes(toy, lose, seed):
     whole = toy(*SWEEP, "study=whole").csv
