@@ -10,6 +10,8 @@ from runner import compare, studies, terminal
 from runner.layout import Column, lay_out, measure, stack_rows, wrap_words
 from runner.output import CLOSED_PIPE, guard_output
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "task=line", "slope=1,2", "seed=range(0,4)", "study=s")
 
 

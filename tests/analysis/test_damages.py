@@ -13,6 +13,8 @@ from runner import compare, studies
 from runner.__main__ import main as run
 from runner.errors import InvalidInputError
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "task=noisy", "level=1,2", "seed=range(0,4)", "mode=MODE", "study=s")
 
 

@@ -5,6 +5,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "name", ["", "null", ".", "..", "a/b", "/tmp/x", "../../x", "'a\\b'", '"a\tb"', '"a\nb"', "[a]", "{a:1}"]

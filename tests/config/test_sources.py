@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TASK = "# @package _global_\ntask: {name: own, _target_: toys.line}\nseed: 0\nx: {shape: [4], fill: ones}\nslope: 1\n"
 
 

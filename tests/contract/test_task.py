@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 YAML = """
     # @package _global_
     task: {{name: own, _target_: {target}{more}}}

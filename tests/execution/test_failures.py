@@ -11,6 +11,8 @@ import runner
 from runner import program
 from runner.program import cache, devices
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "task=fragile", "slope=1,2", "seed=range(0,6)", "study=mine")
 
 

@@ -135,6 +135,9 @@ finally: print("jax" in sys.modules)
     assert (called.returncode, called.stdout) == (2, "False\n")
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_all_seeds_at_once_are_planned(toy):
     """Within a second and some MB, although there are 2**32 runs."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

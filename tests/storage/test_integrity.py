@@ -16,6 +16,8 @@ from runner.storage.folder import Folder
 from runner.storage.merge import open_saved_study
 from runner.storage.recovery import TableChangedError, verify_table
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", "task=divide,line", "slope=0.5,3,0", "seed=range(0,20)", "study=mine")
 
 

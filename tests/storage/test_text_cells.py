@@ -11,6 +11,8 @@ import runner as seedbed
 from runner.plan.texts import CONTROLS, LONGEST_REASON, shorten_reason
 from runner.storage.text_cells import decode_text, encode_text
 
+pytestmark = pytest.mark.slow
+
 SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")
 
 texts = st.text(st.one_of(st.sampled_from("'\"=+-@\t\r\n\\x0a5cu1e."), st.characters(codec=None)))
