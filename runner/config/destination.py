@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.messages import ERRORS
+from runner.config.messages import ERRORS, describe_refusal
 from runner.config.settings import Settings, check_target, read_settings
 from runner.errors import InvalidInputError
 from runner.storage.folder import shorten_path
@@ -33,24 +33,31 @@ class DestinationCallback(Callback):
     """Hydra calls it with the composed config before it makes the folder of a single run, or starts a sweep."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        try:
+        with _escape_errors():
             HydraConfig.instance().set_config(config)  # the folder's name may have an interpolation of it
             check_written_by_runner(config)
             claim_folder(config, "hydra.run.dir")
-        except ERRORS as error:
-            raise EscapeError(error) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks what another sweeper than the runner's own, which claims its folder itself, would not."""
-        if OmegaConf.select(config, "hydra.sweeper._target_") == SWEEPER:
-            return
-        try:
-            HydraConfig.instance().set_config(config)
+        """Checks also what another sweeper than the runner's own, which claims its folder itself, would not."""
+        with _escape_errors():
             check_written_by_runner(config)
+            if OmegaConf.select(config, "hydra.sweeper._target_") == SWEEPER:
+                return
+            HydraConfig.instance().set_config(config)
             read_settings(config)
             _check_files(config)
-        except ERRORS as error:
-            raise EscapeError(error) from error
+
+
+@contextmanager
+def _escape_errors() -> Iterator[None]:
+    """Lets no error of a check become one of Hydra's warnings, after which the run would go on unchecked."""
+    try:
+        yield
+    except ERRORS as error:
+        raise EscapeError(error) from error
+    except Exception as error:
+        raise EscapeError(InvalidInputError(describe_refusal(error))) from error
 
 
 @contextmanager
@@ -70,6 +77,9 @@ def check_written_by_runner(config: DictConfig) -> None:
     sweep = config.get("sweep")
     if not isinstance(sweep, DictConfig) or any(value != [] for value in sweep.values()):
         raise InvalidInputError("sweep is written by the runner itself, and cannot be set")
+    for name, callback in config.hydra.callbacks.items():
+        if not isinstance(callback, DictConfig) or "_target_" not in callback:
+            raise InvalidInputError(f"hydra.callbacks.{name} must have a _target_, the dotted path of a callback")
 
 
 def claim_folder(config: DictConfig, key: str) -> Path:

@@ -47,6 +47,8 @@ def test_a_name_from_a_yaml_is_checked_too(runner, tmp_path):
         ("~lanes",),
         ("~task",),
         ("hydra.callbacks.seedbed=null",),
+        ("++hydra.callbacks={a:{b:1}}",),
+        ("-m", "seed=0,1", "++hydra.callbacks={a:{b:1}}"),
         ("-m", "seed=0,1", "study=.."),
         ("-m", "seed=0,1", "sweep.part=[0,1]"),
         ("-m", "seed=0,1", "+hydra.sweeper.params={sweep.part:'[0,1]'}"),
@@ -78,6 +80,13 @@ def test_what_the_runner_writes_is_refused_from_a_yaml(runner, tmp_path):
         called = runner("--config-dir", "own", *before, "+experiment=part")
         assert (called.status, called.err) == (2, "error: sweep is written by the runner itself, and cannot be set\n")
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def test_no_error_of_a_check_becomes_a_warning_of_hydra(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("runner.config.destination.read_settings", lambda _: int("no number"))
+    called = toy("task=line")
+    assert (called.status, "invalid literal for int()" in called.err, called.err.count("\n")) == (2, True, 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_leaves_nothing(toy, tmp_path):
