@@ -121,10 +121,15 @@ BROKEN: set[int] = set()
 """Seeds for which the surroundings of `fragile` do not work at the moment."""
 
 
+def when_called(seed: int) -> None:
+    """What a test does in the middle of a run of `fragile`."""
+
+
 def fragile(seed: int, slope: float, size: int = 1) -> jax.Array:
     """`slope * seed`, by a call to the host, which raises for the seeds in `BROKEN`."""
 
     def host(seed: np.ndarray) -> np.ndarray:
+        when_called(int(seed))
         if int(seed) in BROKEN:
             raise ValueError(f"seed {seed} is broken\nsaid on two lines")
         return np.float32(seed)

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -21,7 +21,7 @@ from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.folder import Folder
-from runner.storage.writer import format_rows, open_table
+from runner.storage.writer import SYNC_SECONDS, format_rows, open_table
 
 DEVICE_INPUTS = 64
 """Inputs that are kept on the device at most."""
@@ -55,17 +55,20 @@ def execute_schedule(
 
     Ends early when `stop` returns something true, after the blocks that have begun.
     """
-    with open_table(folder, columns.header) as append:
-        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop):
-            append(result.rows)
+    with open_table(folder, columns.header) as table:
+        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, table.sync):
+            table.append(result.rows)
             yield result
 
 
-def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
+def execute_blocks(
+    schedule: Schedule, format_block: FormatRows, stop: Callable[[], object], sync: Callable[[], None]
+) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
     Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
-    with the number of runs. While one group runs, the next ones are compiled.
+    with the number of runs. While one group runs, the next ones are compiled. `sync` is called about once a second
+    while a block is waited for.
     """
     threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
@@ -79,12 +82,19 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
             programs.request(plan.segments[block.segment].signature)
             under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
             if len(under_way) >= 2 * threads:
-                yield from under_way.popleft().result()
+                yield from _wait_for(under_way.popleft(), sync)
         while under_way and not (stop() and under_way[0].cancel()):
-            yield from under_way.popleft().result()
+            yield from _wait_for(under_way.popleft(), sync)
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
+
+
+def _wait_for(future: "Future[list[Result]]", sync: Callable[[], None]) -> list[Result]:
+    """The results of a block, which may take hours, while what came before it is put on disk."""
+    while not wait([future], timeout=SYNC_SECONDS).done:
+        sync()
+    return future.result()
 
 
 class _Programs:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from runner.storage.folder import Folder
 from runner.storage.text_cells import encode_text, encode_texts
 
 SYNC_SECONDS = 1.0
-"""Rows are synced to disk at least this often; it bounds what a power failure costs."""
+"""Rows are synced to disk about this often, also while a block takes longer; it bounds what a failure costs."""
 COPY_BYTES = 1 << 19
 """Rows that are copied, and summed, at once."""
 
@@ -93,9 +94,17 @@ def _find_status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
     return pa.array(np.where(finite, Status.OK.value, Status.NONFINITE.value))
 
 
+@dataclass(frozen=True)
+class OpenTable:
+    """A table that is written to: `append` adds rows, and `sync` puts what was appended on disk."""
+
+    append: Callable[[bytes], None]
+    sync: Callable[[], None]
+
+
 @contextmanager
-def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None]]:
-    """Opens a study's table, creating it with its header if there is none, and yields the function that appends rows.
+def open_table(folder: Folder, header: bytes) -> Iterator[OpenTable]:
+    """Opens a study's table, creating it with its header if there is none.
 
     Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. All rows
     are on disk when the context ends. Raises StudyFailedError if the disk refuses a write.
@@ -104,6 +113,8 @@ def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None
 
     def sync() -> None:
         nonlocal synced
+        if not unsynced:
+            return
         table.flush()
         os.fsync(table.fileno())
         if os.fstat(table.fileno()).st_nlink == 0:
@@ -124,7 +135,7 @@ def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None
             if table.tell() == 0:
                 append(header)
             try:
-                yield append
+                yield OpenTable(append, sync)
             finally:
                 sync()
             os.fsync(checksums.fileno())
@@ -143,11 +154,11 @@ def append_part(folder: Folder, part: Folder, columns: Columns, *, rows: int, sk
         shutil.copyfile(part.checksums, folder.checksums)  # first: a table without checksums would be refused
         os.replace(part.results, folder.results)
         return
-    with open_table(folder, columns.header) as append, part.results.open("rb") as file:
+    with open_table(folder, columns.header) as table, part.results.open("rb") as file:
         for _ in range(1 + skip):
             file.readline()
         while content := file.read(COPY_BYTES) + file.readline():
-            append(content)
+            table.append(content)
 
 
 def read_first_number(path: Path, columns: Columns) -> int | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import jax
 import pytest
@@ -10,6 +11,9 @@ import toys
 import runner
 from runner import program
 from runner.program import cache, devices
+from runner.storage.checksums import read_records
+from runner.storage.folder import Folder
+from runner.storage.writer import SYNC_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -173,3 +177,19 @@ def test_flags_of_xla_that_concern_numbers_are_settings(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/x")
     assert devices.list_settings() == {}
     assert "XLA_FLAGS" in os.environ
+
+
+def test_rows_are_on_disk_while_a_later_block_takes_long(toy, tmp_path, monkeypatch):
+    table, seen = Folder(tmp_path / "outputs" / "mine"), []
+
+    def wait_for_rows(seed):
+        if seed == 1:
+            until = time.monotonic() + 6 * SYNC_SECONDS
+            while not seen and time.monotonic() < until:
+                seen.extend([records] if len(records := read_records(table.checksums)) > 1 else [])
+                time.sleep(0.05)
+
+    monkeypatch.setattr(toys, "when_called", wait_for_rows)
+    called = toy("-m", "task=fragile", "slope=1", "seed=0,1", "study=mine", "block=1", "threads=1")
+    assert called.status == 0
+    assert len(seen) == 1  # the header and the row of seed 0, while seed 1 was executed
