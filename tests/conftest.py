@@ -65,15 +65,15 @@ class Called:
 Runner = Callable[..., Called]
 
 
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    """The command line within this process: `runner("-m", "seed=1,2")`."""
-    from runner.__main__ import main
+CallMain = Callable[..., tuple[int, str, str]]
 
-    def call(*arguments: str) -> Called:
-        before = set(tmp_path.glob("outputs/*"))
-        monkeypatch.setattr(sys, "argv", ["runner", *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+@pytest.fixture
+def call_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CallMain:
+    """A command's `main` within this process: its exit status, standard output and standard error."""
+
+    def call(main: Callable[[], None], *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
         capsys.readouterr()
         try:
             main()
@@ -81,8 +81,22 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         except SystemExit as end:
             status = int(end.code or 0)
         captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call_main: CallMain) -> Runner:
+    """The command line within this process: `runner("-m", "seed=1,2")`."""
+    from runner.__main__ import main
+
+    def call(*arguments: str) -> Called:
+        before = set(tmp_path.glob("outputs/*"))
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        status, out, err = call_main(main, *arguments)
         made = set(tmp_path.glob("outputs/*")) - before
-        return Called(status, captured.out, captured.err, made.pop() if made else None)
+        return Called(status, out, err, made.pop() if made else None)
 
     return call
 

@@ -153,26 +153,8 @@ def damage_file(path, damage):
         path.write_bytes(damage(content))
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a command in this process: its status and standard error."""
-
-    def call(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["command", *arguments])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
 @pytest.mark.parametrize(("file", "name", "damage"), DAMAGES, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_damaged_study_is_read_or_refused_in_a_line(original, call, tmp_path, file, name, damage, monkeypatch):
+def test_a_damaged_study_is_read_or_refused_in_a_line(original, call_main, tmp_path, file, name, damage, monkeypatch):
     shutil.copytree(original, tmp_path / "outputs" / "s")
     damage_file(tmp_path / "outputs" / "s" / file, damage)
     monkeypatch.setattr("runner.analysis.report.draw_figures", lambda _: [])  # takes a second
@@ -180,9 +162,9 @@ def test_a_damaged_study_is_read_or_refused_in_a_line(original, call, tmp_path, 
     with suppress(InvalidInputError):
         seedbed.read("outputs/s")
     for options in ((), ("--json",), ("--html",)):
-        status, _, err = call(compare.main, "outputs/s", *options)
+        status, _, err = call_main(compare.main, "outputs/s", *options)
         assert (status, err.count("\n"), err[:7]) == (2, 1, "error: ") if status else not err, options
-    status, out, err = call(studies.main)
+    status, out, err = call_main(studies.main)
     assert (status, err) == (0, "")
     listed = (tmp_path / "outputs" / "s" / "study.json").exists()
     assert sum(line.startswith(" s ") for line in out.splitlines()) == listed

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -251,7 +250,7 @@ def test_an_overwritten_study_is_whole_again(toy, study):
     assert study.results.read_bytes() == whole
 
 
-def test_studies_are_verified(study, monkeypatch, capsys):
+def test_studies_are_verified(study, call_main):
     for name in ("edited", "gone"):
         shutil.copytree(study.path, study.path.with_name(name))
     table = study.path.with_name("edited") / "results.csv"
@@ -263,12 +262,9 @@ def test_studies_are_verified(study, monkeypatch, capsys):
         ([], 1, ["as it was written", "edited", "line 2", "study.json is damaged"]),
         (["nowhere"], 2, ["there is no study 'nowhere' in outputs"]),
     ]:
-        monkeypatch.setattr("sys.argv", ["runner.studies", "verify", *names])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) if status else nullcontext() as end:
-            studies.main()
-        assert (end.value.code if status else 0) == status
-        written = " ".join(" ".join(capsys.readouterr()).split())
+        found, out, err = call_main(studies.main, "verify", *names)
+        written = " ".join((out + err).split())
+        assert found == status
         assert all(text in written for text in told), written
 
 
