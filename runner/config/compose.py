@@ -124,9 +124,13 @@ def _read_outputs(task: str, declared: Mapping[Any, Any]) -> tuple[str, ...]:
 
 def _read_mapping(task: str, declared: Mapping[Any, Any], name: str, example: str) -> tuple[tuple[str, Any], ...]:
     given = declared.get(name) or {}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) or any(_has_mapping(value) for value in given.values()):
         raise InvalidInputError(f"task {task!r}: {name} must be a mapping such as {example}, got {given!r}")
     return tuple((str(key), value) for key, value in given.items())
+
+
+def _has_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_has_mapping, value)))
 
 
 def _check_parameters(task: Task, config: DictConfig) -> None:

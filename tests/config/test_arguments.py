@@ -19,6 +19,8 @@ REFUSED = [
     (("--resolve",), "The --resolve flag can only be used in conjunction with --cfg or --help"),
     (("--foo",), "unrecognized arguments: --foo"),
     (("--foo", "a=\n", "task=line"), "unrecognized arguments: --foo"),
+    (("task=constant", "+task.eager={size:{b:[1]}}"), "eager must be a mapping such as {mode: eager}, got {'size'"),
+    (("task=constant", "+task.eager={size:[{b:1}]}"), "eager must be a mapping such as {mode: eager}, got {'size'"),
     (("hydra/job_logging=[]",), "hydra/job_logging selects nothing"),
     (("-m", "task=apply", "x=[1,2]", "x.fill=ones,zeros"), "x.fill=ones: x is a list here"),
     (("--cfg", "foo"), "argument --cfg/-c: invalid choice: 'foo'"),
