@@ -91,6 +91,8 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
     StudyInterruptedError if a signal ended the study.
     """
     call, folder = read_call(), Folder(path)
+    for line in call.warnings:
+        terminal.print_warning(line)
     if call.shard:
         run_shard(call, folder, call.shard)
     else:
@@ -142,6 +144,13 @@ def prepare_jax(call: Call) -> None:
         terminal.print_warning(problem)
     if is_elsewhere(call):
         program.use_cpu_only()  # the devices' memory belongs to the shards
+        return
+    cores = call.settings.cores_per_run
+    if (pool := program.count_pool() or cores) != cores:
+        terminal.print_warning(
+            f"XLA's pool has {pool} {'thread' if pool == 1 else 'threads'} in this process, in which JAX had started "
+            f"before, and not cores_per_run={cores}; the study records {pool}"
+        )
 
 
 def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
@@ -204,12 +213,23 @@ def open_study(call: Call, folder: Folder) -> Study | None:
 def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
     """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
     if is_complete and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ):
-        return take_fingerprint(call.plan, None, None)
+        return take_fingerprint(call.plan, None, None, _count_pool())
     from runner import program
 
     prepare_jax(call)
-    device = None if is_elsewhere(call) else " ".join(program.describe_devices())
-    return take_fingerprint(call.plan, device, program.list_settings())
+    if is_elsewhere(call):
+        return take_fingerprint(call.plan, None, program.list_settings())
+    device = " ".join(program.describe_devices())
+    return take_fingerprint(call.plan, device, program.list_settings(), program.count_pool())
+
+
+def _count_pool() -> int | None:
+    """The threads of XLA's pool, None if JAX is not imported: then it is that of the call's `cores_per_run`."""
+    if "jax" not in sys.modules:
+        return None
+    from runner import program
+
+    return program.count_pool()
 
 
 def _accept_mismatch(
@@ -240,11 +260,13 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
 
 
 def warn_of_shortages(call: Call, folder: Folder, schedule: "Schedule") -> None:
-    """Prints on standard error what seems not to fit into the memory or onto the disk."""
+    """Prints on standard error what seems not to fit into the memory or onto the disk; and of cores left idle."""
     from runner import program
-    from runner.execution.schedule import list_shortages
+    from runner.execution.schedule import describe_idle_cores, list_shortages
 
     memory = None if is_elsewhere(call) else program.count_memory()
+    if not is_elsewhere(call) and (hint := describe_idle_cores(schedule, program.count_cores())):
+        terminal.print_line(hint)
     for line in list_shortages(schedule, memory, shutil.disk_usage(folder.path).free):
         terminal.print_warning(line)
 
@@ -340,7 +362,7 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
                 execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance)
         else:
             shares = share_spans(spans, call.launcher.count)
-            problems = call.launcher.launch(folder.path, shares, program.count_cores())
+            problems = call.launcher.launch(folder.path, shares, program.count_cores(), call.settings.cores_per_run)
             while not get_signal() and any(map(is_locked, folder.parts)):
                 time.sleep(POLL_SECONDS)  # the launcher has given up, but shards are still running
         return get_signal(), problems

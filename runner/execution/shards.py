@@ -73,7 +73,8 @@ def execute_part(
 
 def _record_fingerprint(plan: Plan, folder: Folder, part: Folder, manifest: Manifest, *, accept: bool) -> None:
     """Records where this shard runs; the first shard of a study determines what holds for the others."""
-    fingerprint = take_fingerprint(plan, " ".join(program.describe_devices()), program.list_settings())
+    device = " ".join(program.describe_devices())
+    fingerprint = take_fingerprint(plan, device, program.list_settings(), program.count_pool())
     with lock_parts(folder):
         known = merge_fingerprints(manifest, [other for other in folder.parts if other != part])
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, plan, fingerprint)

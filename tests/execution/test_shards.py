@@ -230,6 +230,7 @@ class Launcher:
 )
 def test_threads_are_shared_out_between_the_shards_of_a_machine(launcher, expected):
     assert launcher.shards().count_threads(4, cores=8) == expected
+    assert launcher.shards().count_threads(4, cores=8, cores_per_run=2) == (expected and expected // 2)
     assert launcher.shards().count_threads(4, cores=1) in (1, None)
 
 
