@@ -155,19 +155,17 @@ def prepare_jax(call: Call) -> None:
 
 def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
     """Executes the runs of a shard, in a process of a launcher, into a part of the study."""
-    from runner import program
+    prepare_jax(call)
     from runner.execution.shards import execute_part
 
-    if problem := program.enable_cache():
-        terminal.print_warning(problem)
-    with end_with(shard.caller), catch_signals() as get_signal:
+    with end_with(shard.caller, folder.stop_request), catch_signals() as get_signal:
 
         def stop() -> bool:
             return bool(get_signal()) or shard.is_orphaned()
 
         if not shard.is_orphaned():
             accept = call.settings.on_mismatch is OnMismatch.ACCEPT
-            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop)
+            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop, warn=terminal.print_warning)
     if shard.is_orphaned():
         os._exit(1)  # nobody waits for the answer, and the worker would wait minutes for another job
 
@@ -265,10 +263,10 @@ def warn_of_shortages(call: Call, folder: Folder, schedule: "Schedule") -> None:
     from runner.execution.schedule import describe_idle_cores, list_shortages
 
     memory = None if is_elsewhere(call) else program.count_memory()
-    if not is_elsewhere(call) and (hint := describe_idle_cores(schedule, program.count_cores())):
-        terminal.print_line(hint)
     for line in list_shortages(schedule, memory, shutil.disk_usage(folder.path).free):
         terminal.print_warning(line)
+    if not is_elsewhere(call) and (hint := describe_idle_cores(schedule, program.count_cores())):
+        terminal.print_line(hint)
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
@@ -299,8 +297,8 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
 
     folder, progress, outputs = study.saved.folder, begin_progress(schedule), None
     summary = _summarize_saved(call, study.saved, study.index, manifest)
-    with catch_signals() as get_signal, terminal.show_progress(schedule.runs) as advance:
-        for result in execute_schedule(schedule, manifest.columns, folder, get_signal):
+    with catch_signals(announce_stop) as get_signal, terminal.show_progress(schedule.runs) as advance:
+        for result in execute_schedule(schedule, manifest.columns, folder, get_signal, terminal.print_warning):
             summary = add_block(summary, result.block, result.outputs)
             progress, outputs = progress.add(result), result.outputs
             advance(len(result.block))
@@ -354,18 +352,28 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
     from runner import program
     from runner.execution.shards import execute_part, share_spans
 
-    spans, problems = schedule.pending.spans, []
-    with catch_signals(folder.stop_request.touch) as get_signal, terminal.show_progress(schedule.runs) as advance:
+    spans, problems, warn = schedule.pending.spans, [], terminal.print_warning
+
+    def stop_shards() -> None:
+        folder.stop_request.touch()
+        announce_stop()
+
+    with catch_signals(stop_shards) as get_signal, terminal.show_progress(schedule.runs) as advance:
         if call.launcher is None:
             accept = call.settings.on_mismatch is OnMismatch.ACCEPT
             for span in spans:
-                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance)
+                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance, warn=warn)
         else:
             shares = share_spans(spans, call.launcher.count)
             problems = call.launcher.launch(folder.path, shares, program.count_cores(), call.settings.cores_per_run)
             while not get_signal() and any(map(is_locked, folder.parts)):
                 time.sleep(POLL_SECONDS)  # the launcher has given up, but shards are still running
         return get_signal(), problems
+
+
+def announce_stop() -> None:
+    """Says what a signal does, and what the next one will."""
+    terminal.print_at_once("stopping after the blocks under way; a second Ctrl-C or SIGTERM ends the call at once")
 
 
 def summarize(call: Call, study: Study, outcome: Outcome) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.schedule import Groups, Schedule
+from runner.execution.stalls import StallWatch
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
@@ -28,6 +29,7 @@ DEVICE_INPUTS = 64
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
+Warn = Callable[[str], object]
 FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
 
 
@@ -49,19 +51,24 @@ class Result:
 
 
 def execute_schedule(
-    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object]
+    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object], warn: Warn = lambda _: None
 ) -> Iterator[Result]:
     """Executes the pending runs in order, and yields each result once its rows are appended to the table of a folder.
 
-    Ends early when `stop` returns something true, after the blocks that have begun.
+    Ends early when `stop` returns something true, after the blocks that have begun. `warn` is given a line for each
+    group that seems to have stalled.
     """
     with open_table(folder, columns.header) as append:
-        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop):
+        # rows that wait to be synced must not wait for a block that takes long
+        watch = StallWatch(partial(_describe_group, schedule), warn, on_wait=partial(append, b""))
+        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch):
             append(result.rows)
             yield result
 
 
-def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
+def execute_blocks(
+    schedule: Schedule, format_block: FormatRows, stop: Callable[[], object], watch: StallWatch
+) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
     Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
@@ -76,15 +83,21 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
         for block in schedule.iterate_blocks():
             if stop():
                 break
-            programs.request(plan.segments[block.segment].signature)
-            under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
+            programs.request(signature := plan.segments[block.segment].signature)
+            future = workers.submit(_execute_block, plan, block, programs, format_block, put_input)
+            under_way.append(watch.add(signature, future))
             if len(under_way) >= 2 * threads:
-                yield from under_way.popleft().result()
+                yield from watch.wait_for(under_way.popleft())
         while under_way and not (stop() and under_way[0].cancel()):
-            yield from under_way.popleft().result()
+            yield from watch.wait_for(under_way.popleft())
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
+
+
+def _describe_group(schedule: Schedule, signature: str) -> str:
+    number, task, static, _ = schedule.describe_group(signature)
+    return f"{number} ({' '.join(filter(None, (task, static)))})"
 
 
 class _Programs:

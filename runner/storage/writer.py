@@ -97,8 +97,9 @@ def _find_status(outputs: Mapping[str, np.ndarray], count: int) -> pa.Array:
 def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None]]:
     """Opens a study's table, creating it with its header if there is none, and yields the function that appends rows.
 
-    Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. All rows
-    are on disk when the context ends. Raises StudyFailedError if the disk refuses a write.
+    Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. They are
+    synced once a second; while no rows come, somebody must append nothing from time to time. All rows are on disk when
+    the context ends. Raises StudyFailedError if the disk refuses a write.
     """
     path, synced, unsynced = folder.results, time.monotonic(), bytearray()
 
@@ -116,7 +117,7 @@ def open_table(folder: Folder, header: bytes) -> Iterator[Callable[[bytes], None
     def append(rows: bytes) -> None:
         table.write(rows)
         unsynced.extend(sum_rows(rows))
-        if time.monotonic() - synced > SYNC_SECONDS:
+        if unsynced and time.monotonic() - synced > SYNC_SECONDS:
             sync()
 
     try:
