@@ -36,7 +36,7 @@ rows: 1000000
 
 
 def list_sweeps(quick):
-    runs, layers, large = (2_000, 20, 2) if quick else (2_000_000, 4_000, 40)
+    runs, layers, large = (2_000, 20, 2) if quick else (2_000_000, 2_000, 40)
     return {
         f"`mixed_train`, {runs:,} runs": ("task=mixed_train", f"seed=range(0,{runs})"),
         f"`dense_forward` 64×512 to 512, {layers:,} runs": (

@@ -140,6 +140,7 @@ def prepare_jax(call: Call) -> None:
     """Imports JAX, with its cache and its devices as the call needs them."""
     from runner import program
 
+    program.dispatch_in_caller()
     if problem := program.enable_cache():
         terminal.print_warning(problem)
     if is_elsewhere(call):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -239,7 +240,8 @@ def print_prose(text: str) -> None:
 
 def print_warning(line: str) -> None:
     """Prints a line on standard error about something that is not as it should be, and does not matter to results."""
-    Console(stderr=True, highlight=False).print(Text(f"warning: {line}"), soft_wrap=True)
+    with suppress(OSError):
+        print(f"warning: {line}", file=sys.stderr)  # a progress bar takes it from the stream, and moves below it
 
 
 def print_at_once(line: str) -> None:

@@ -83,6 +83,21 @@ def _read_number(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def dispatch_in_caller() -> None:
+    """Lets each of the runner's threads execute its program itself; has no effect once a CPU was used.
+
+    XLA's pool would execute it otherwise, and a pool of one thread one program at a time.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+@cache
+def list_compiler_options() -> dict[str, str | bool]:
+    """Options of XLA's compiler. With a pool of one thread, no part of a run is handed to it, where all would wait."""
+    is_cpu = jax.local_devices()[0].platform == "cpu"
+    return {"xla_cpu_multi_thread_eigen": False} if is_cpu and count_pool() == 1 else {}
+
+
 def count_pool() -> int | None:
     """The threads of XLA's pool for CPUs in this process, by their names; None where the system lists none of them."""
     jax.local_devices()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jaxlib
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from conftest import ROOT, start_command
 
 from runner import program
 from runner.config.cores import VARIABLES
+from runner.program import devices
 
 SLOW = pytest.mark.slow
 
@@ -91,6 +93,14 @@ def test_a_study_with_other_cores_for_a_run_is_another_one(toy):
     (folder / "study.json").write_text(json.dumps(record))
     assert toy("task=line", "study=mine", "seed=1").status == 0
     assert json.loads((folder / "study.json").read_text())["fingerprint"]["cores_per_run"] == 1
+
+
+def test_runs_do_not_wait_for_one_another_in_the_pool(toy):
+    """The pool would execute one program at a time: the runner's threads do it, and hand no part of a run to it."""
+    assert toy("task=line").status == 0
+    assert jax.config.values["jax_cpu_enable_async_dispatch"] is False
+    expected = {"xla_cpu_multi_thread_eigen": False} if program.count_pool() == 1 else {}
+    assert devices.list_compiler_options() == expected
 
 
 def test_a_variable_that_contradicts_is_told(toy, monkeypatch):
