@@ -91,6 +91,8 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
     StudyInterruptedError if a signal ended the study.
     """
     call, folder = read_call(), Folder(path)
+    for line in call.warnings:
+        terminal.print_warning(line)
     if call.shard:
         run_shard(call, folder, call.shard)
     else:
@@ -138,27 +140,33 @@ def prepare_jax(call: Call) -> None:
     """Imports JAX, with its cache and its devices as the call needs them."""
     from runner import program
 
+    program.dispatch_in_caller()
     if problem := program.enable_cache():
         terminal.print_warning(problem)
     if is_elsewhere(call):
         program.use_cpu_only()  # the devices' memory belongs to the shards
+        return
+    cores = call.settings.cores_per_run
+    if (pool := program.count_pool() or cores) != cores:
+        terminal.print_warning(
+            f"XLA's pool has {pool} {'thread' if pool == 1 else 'threads'} in this process, in which JAX had started "
+            f"before, and not cores_per_run={cores}; the study records {pool}"
+        )
 
 
 def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
     """Executes the runs of a shard, in a process of a launcher, into a part of the study."""
-    from runner import program
+    prepare_jax(call)
     from runner.execution.shards import execute_part
 
-    if problem := program.enable_cache():
-        terminal.print_warning(problem)
-    with end_with(shard.caller), catch_signals() as get_signal:
+    with end_with(shard.caller, folder.stop_request), catch_signals() as get_signal:
 
         def stop() -> bool:
             return bool(get_signal()) or shard.is_orphaned()
 
         if not shard.is_orphaned():
             accept = call.settings.on_mismatch is OnMismatch.ACCEPT
-            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop)
+            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop, warn=terminal.print_warning)
     if shard.is_orphaned():
         os._exit(1)  # nobody waits for the answer, and the worker would wait minutes for another job
 
@@ -204,12 +212,23 @@ def open_study(call: Call, folder: Folder) -> Study | None:
 def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
     """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
     if is_complete and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ):
-        return take_fingerprint(call.plan, None, None)
+        return take_fingerprint(call.plan, None, None, _count_pool())
     from runner import program
 
     prepare_jax(call)
-    device = None if is_elsewhere(call) else " ".join(program.describe_devices())
-    return take_fingerprint(call.plan, device, program.list_settings())
+    if is_elsewhere(call):
+        return take_fingerprint(call.plan, None, program.list_settings())
+    device = " ".join(program.describe_devices())
+    return take_fingerprint(call.plan, device, program.list_settings(), program.count_pool())
+
+
+def _count_pool() -> int | None:
+    """The threads of XLA's pool, None if JAX is not imported: then it is that of the call's `cores_per_run`."""
+    if "jax" not in sys.modules:
+        return None
+    from runner import program
+
+    return program.count_pool()
 
 
 def _accept_mismatch(
@@ -240,13 +259,15 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
 
 
 def warn_of_shortages(call: Call, folder: Folder, schedule: "Schedule") -> None:
-    """Prints on standard error what seems not to fit into the memory or onto the disk."""
+    """Prints on standard error what seems not to fit into the memory or onto the disk; and of cores left idle."""
     from runner import program
-    from runner.execution.schedule import list_shortages
+    from runner.execution.schedule import describe_idle_cores, list_shortages
 
     memory = None if is_elsewhere(call) else program.count_memory()
     for line in list_shortages(schedule, memory, shutil.disk_usage(folder.path).free):
         terminal.print_warning(line)
+    if not is_elsewhere(call) and (hint := describe_idle_cores(schedule, program.count_cores())):
+        terminal.print_line(hint)
 
 
 def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
@@ -277,8 +298,8 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
 
     folder, progress, outputs = study.saved.folder, begin_progress(schedule), None
     summary = _summarize_saved(call, study.saved, study.index, manifest)
-    with catch_signals() as get_signal, terminal.show_progress(schedule.runs) as advance:
-        for result in execute_schedule(schedule, manifest.columns, folder, get_signal):
+    with catch_signals(announce_stop) as get_signal, terminal.show_progress(schedule.runs) as advance:
+        for result in execute_schedule(schedule, manifest.columns, folder, get_signal, terminal.print_warning):
             summary = add_block(summary, result.block, result.outputs)
             progress, outputs = progress.add(result), result.outputs
             advance(len(result.block))
@@ -332,18 +353,28 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
     from runner import program
     from runner.execution.shards import execute_part, share_spans
 
-    spans, problems = schedule.pending.spans, []
-    with catch_signals(folder.stop_request.touch) as get_signal, terminal.show_progress(schedule.runs) as advance:
+    spans, problems, warn = schedule.pending.spans, [], terminal.print_warning
+
+    def stop_shards() -> None:
+        folder.stop_request.touch()
+        announce_stop()
+
+    with catch_signals(stop_shards) as get_signal, terminal.show_progress(schedule.runs) as advance:
         if call.launcher is None:
             accept = call.settings.on_mismatch is OnMismatch.ACCEPT
             for span in spans:
-                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance)
+                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance, warn=warn)
         else:
             shares = share_spans(spans, call.launcher.count)
-            problems = call.launcher.launch(folder.path, shares, program.count_cores())
+            problems = call.launcher.launch(folder.path, shares, program.count_cores(), call.settings.cores_per_run)
             while not get_signal() and any(map(is_locked, folder.parts)):
                 time.sleep(POLL_SECONDS)  # the launcher has given up, but shards are still running
         return get_signal(), problems
+
+
+def announce_stop() -> None:
+    """Says what a signal does, and what the next one will."""
+    terminal.print_at_once("stopping after the blocks under way; a second Ctrl-C or SIGTERM ends the call at once")
 
 
 def summarize(call: Call, study: Study, outcome: Outcome) -> None:

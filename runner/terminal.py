@@ -2,8 +2,9 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ SHOWN_CATEGORIES = 3
 """Categories of a point whose runs a printed summary counts."""
 UNLIMITED = 100_000
 """The width of a file or a pipe: lines there have whatever length they need."""
+STDERR = 2
+"""The file descriptor of standard error."""
 EMPTY = '""'
 """How an empty category is shown."""
 
@@ -237,7 +240,19 @@ def print_prose(text: str) -> None:
 
 def print_warning(line: str) -> None:
     """Prints a line on standard error about something that is not as it should be, and does not matter to results."""
-    Console(stderr=True, highlight=False).print(Text(f"warning: {line}"), soft_wrap=True)
+    with suppress(OSError):
+        print(f"warning: {line}", file=sys.stderr)  # a progress bar takes it from the stream, and moves below it
+
+
+def print_at_once(line: str) -> None:
+    """Prints a line on standard error from the handler of a signal, which may interrupt another print.
+
+    It does not use the stream, which is not reentrant. On a terminal the cursor is shown again, which a progress bar
+    has hidden: the next signal may end the process without another word.
+    """
+    text = f"\r\x1b[K{line}\n\x1b[?25h" if os.isatty(STDERR) else f"{line}\n"
+    with suppress(OSError):
+        os.write(STDERR, text.encode())
 
 
 class RunsPerSecond(ProgressColumn):

@@ -159,3 +159,19 @@ def typed(seed: int, dtype: str = "float32", shape: tuple[int, ...] = (2,)) -> d
     """`1.5 - seed`, which is a whole number for integers, as a scalar and as an array."""
     value = jnp.asarray(1.5 - seed.astype(jnp.float32)).astype(dtype)
     return {"scalar": value, "array": jnp.full(shape, value)}
+
+
+def recurrent(seed: int, x: jax.Array) -> jax.Array:
+    """A network of LSTM cells, which hangs in XLA's pool of several threads with jaxlib 0.10."""
+    from flax import linen
+
+    model = linen.RNN(linen.LSTMCell(32))
+    return model.apply(model.init(jax.random.key(seed), x), x).mean()
+
+
+def reduce(x: jax.Array, side: int = 300) -> dict[str, jax.Array]:
+    """Reductions that XLA's pool divides, and a decomposition for which SciPy's BLAS has threads of its own."""
+    tall = jnp.resize(jnp.sin(1.7 * x), (60_000, 4))
+    square = jnp.resize(jnp.sin(2.3 * x), (side, side))
+    factor = jnp.linalg.cholesky(square @ square.T + side * jnp.eye(side))
+    return {"product": (tall.T @ tall).reshape(-1), "sum": tall.sum(), "factor": factor.sum(axis=0)}

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 POLL_SECONDS = 1.0
 """How often a worker looks whether its caller is alive."""
 GRACE_SECONDS = 5.0
-"""How long a shard without a caller may take to end its block."""
+"""How long a shard without a caller may take to end its block, unless it was asked to stop before."""
 
 _busy = threading.Event()
 
@@ -43,16 +44,17 @@ class Caller:
 
 
 @contextmanager
-def end_with(caller: Caller | None) -> Iterator[None]:
+def end_with(caller: Caller | None, stop_request: Path) -> Iterator[None]:
     """Ends this process soon after its caller is gone, if it is a worker of a launcher on the caller's machine.
 
-    While the context is open, the shard has a few seconds to end by itself. Afterwards the worker is idle, and its
-    launcher would keep it and its memory for minutes.
+    While the context is open, the shard has a few seconds to end by itself, and none if the file `stop_request` exists:
+    then its caller was ended by a second signal. Afterwards the worker is idle, and its launcher would keep it and its
+    memory for minutes.
     """
     if caller is None or not caller.is_here() or caller.process == os.getpid():
         yield
         return
-    _start_watching(caller, os.getpid())
+    _start_watching(caller, os.getpid(), stop_request)
     _busy.set()
     try:
         yield
@@ -67,16 +69,16 @@ def _is_parent(process: int, child: int) -> bool:
 
 
 @cache
-def _start_watching(caller: Caller, process: int) -> None:
+def _start_watching(caller: Caller, process: int, stop_request: Path) -> None:
     """Starts the thread that looks after the caller, once for each caller and `process`, which is this one."""
     _is_parent(caller.process, process)
-    threading.Thread(target=_watch, args=(caller,), daemon=True).start()
+    threading.Thread(target=_watch, args=(caller, stop_request), daemon=True).start()
 
 
-def _watch(caller: Caller) -> None:
+def _watch(caller: Caller, stop_request: Path) -> None:
     while not caller.is_gone():
         time.sleep(POLL_SECONDS)
     end = time.monotonic() + GRACE_SECONDS
-    while _busy.is_set() and time.monotonic() < end:
+    while _busy.is_set() and time.monotonic() < end and not stop_request.exists():
         time.sleep(POLL_SECONDS / 10)
     os._exit(1)

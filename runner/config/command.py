@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config import help_text
 from runner.config.arguments import read_arguments
 from runner.config.bind import read_plan
+from runner.config.cores import reserve_cores
 from runner.config.destination import EscapeError, remove_unused_folders
 from runner.config.launch import ShardJob, ShardLauncher, read_shard_job
 from runner.config.messages import ERRORS, describe_refusal
@@ -30,7 +31,7 @@ class Call:
     """What one call of the command asks for.
 
     `config_files` are the texts of `.hydra/` by file name. `launcher` executes a sweep in shards, and `shard` is set
-    in the jobs that it starts.
+    in the jobs that it starts. `warnings` are lines for the terminal.
     """
 
     plan: Plan
@@ -39,6 +40,7 @@ class Call:
     config_files: Mapping[str, str]
     launcher: ShardLauncher | None = None
     shard: ShardJob | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
@@ -96,8 +98,9 @@ def _set_arguments(arguments: Sequence[str]) -> Iterator[None]:
 def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None = None) -> Call:
     """Checks a composed configuration and binds its values. Raises InvalidInputError for usage errors."""
     settings = read_settings(config)
-    plan = read_plan(config, settings)
-    return Call(plan, settings, folder, _format_config(config), launcher, read_shard_job(config))
+    replaced = reserve_cores(settings.cores_per_run)  # before a task's module is imported, which may start JAX
+    plan, warnings = read_plan(config, settings), (replaced,) if replaced else ()
+    return Call(plan, settings, folder, _format_config(config), launcher, read_shard_job(config), warnings)
 
 
 def _format_config(config: DictConfig) -> dict[str, str]:

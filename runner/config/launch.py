@@ -48,19 +48,20 @@ class ShardLauncher:
     def placement(self) -> Placement:
         return _PLACEMENTS.get(str(self.config._target_), Placement.THIS_MACHINE)
 
-    def count_threads(self, shards: int, cores: int) -> int | None:
+    def count_threads(self, shards: int, cores: int, cores_per_run: int = 1) -> int | None:
         """Threads of each of so many shards on a machine with so many cores; None if each shard counts its own."""
         if self.placement is not Placement.THIS_MACHINE:
             return None
         workers = self.config.get("n_jobs") or shards
-        return max(1, cores // min(shards, workers if workers > 0 else max(1, cores + 1 + workers)))
+        at_once = min(shards, workers if workers > 0 else max(1, cores + 1 + workers))
+        return max(1, cores // (at_once * cores_per_run))
 
-    def launch(self, folder: Path, spans: Sequence[range], cores: int) -> list[str]:
+    def launch(self, folder: Path, spans: Sequence[range], cores: int, cores_per_run: int = 1) -> list[str]:
         """Runs a shard for each span of run numbers until all have ended, and returns the messages of errors."""
         shared = [*self.overrides, f"hydra.sweep.dir={quote(str(folder))}"]
         if self.placement is not Placement.OWN_ALLOCATION:
             shared.append(f"sweep.caller=[{quote(socket.gethostname())},{os.getpid()}]")
-        threads = self.count_threads(len(spans), cores)
+        threads = self.count_threads(len(spans), cores, cores_per_run)
         if threads is not None and not any(line.startswith("threads=") for line in self.overrides):
             shared.append(f"threads={threads}")
         jobs = [[*shared, f"sweep.part=[{span.start},{span.stop}]"] for span in spans]

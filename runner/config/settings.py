@@ -52,6 +52,13 @@ def _check_limit(name: str, value: Any) -> int | None:
     return number
 
 
+def _check_cores(name: str, value: Any) -> int:
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise InvalidInputError(f"{name} must be a positive integer, got {value!r}")
+    return number
+
+
 def _check_mismatch(name: str, value: Any) -> OnMismatch:
     if value not in list(OnMismatch):
         raise InvalidInputError(f"{name} must be refuse, fork or accept, got {value!r}")
@@ -103,7 +110,17 @@ class Settings:
         _check_limit,
     )
     threads: int | None = _setting(
-        "auto", "auto|N", "how many blocks are executed at once (auto: one for each core)", _check_limit
+        "auto",
+        "auto|N",
+        "how many blocks are executed at once (auto: the cores divided by `cores_per_run`)",
+        _check_limit,
+    )
+    cores_per_run: int = _setting(
+        1,
+        "N",
+        "threads among which XLA divides a single run, for few and large runs; part of the study, because the last "
+        "bits of a divided reduction depend on it",
+        _check_cores,
     )
     on_mismatch: OnMismatch = _setting(  # noqa: RUF009 - it returns a dataclass field
         "refuse",

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -14,6 +14,7 @@ import numpy as np
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.schedule import Groups, Schedule
+from runner.execution.stalls import StallWatch
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
@@ -21,13 +22,14 @@ from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.folder import Folder
-from runner.storage.writer import SYNC_SECONDS, format_rows, open_table
+from runner.storage.writer import format_rows, open_table
 
 DEVICE_INPUTS = 64
 """Inputs that are kept on the device at most."""
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
+Warn = Callable[[str], object]
 FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
 
 
@@ -49,26 +51,28 @@ class Result:
 
 
 def execute_schedule(
-    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object]
+    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object], warn: Warn = lambda _: None
 ) -> Iterator[Result]:
     """Executes the pending runs in order, and yields each result once its rows are appended to the table of a folder.
 
-    Ends early when `stop` returns something true, after the blocks that have begun.
+    Ends early when `stop` returns something true, after the blocks that have begun. `warn` is given a line for each
+    group that seems to have stalled.
     """
     with open_table(folder, columns.header) as table:
-        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, table.sync):
+        # rows that wait to be synced must not wait for a block that takes long
+        watch = StallWatch(partial(_describe_group, schedule), warn, on_wait=table.sync)
+        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch):
             table.append(result.rows)
             yield result
 
 
 def execute_blocks(
-    schedule: Schedule, format_block: FormatRows, stop: Callable[[], object], sync: Callable[[], None]
+    schedule: Schedule, format_block: FormatRows, stop: Callable[[], object], watch: StallWatch
 ) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
     Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
-    with the number of runs. While one group runs, the next ones are compiled. `sync` is called about once a second
-    while a block is waited for.
+    with the number of runs. While one group runs, the next ones are compiled.
     """
     threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
@@ -79,22 +83,21 @@ def execute_blocks(
         for block in schedule.iterate_blocks():
             if stop():
                 break
-            programs.request(plan.segments[block.segment].signature)
-            under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
+            programs.request(signature := plan.segments[block.segment].signature)
+            future = workers.submit(_execute_block, plan, block, programs, format_block, put_input)
+            under_way.append(watch.add(signature, future))
             if len(under_way) >= 2 * threads:
-                yield from _wait_for(under_way.popleft(), sync)
+                yield from watch.wait_for(under_way.popleft())
         while under_way and not (stop() and under_way[0].cancel()):
-            yield from _wait_for(under_way.popleft(), sync)
+            yield from watch.wait_for(under_way.popleft())
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
 
 
-def _wait_for(future: "Future[list[Result]]", sync: Callable[[], None]) -> list[Result]:
-    """The results of a block, which may take hours, while what came before it is put on disk."""
-    while not wait([future], timeout=SYNC_SECONDS).done:
-        sync()
-    return future.result()
+def _describe_group(schedule: Schedule, signature: str) -> str:
+    number, task, static, _ = schedule.describe_group(signature)
+    return f"{number} ({' '.join(filter(None, (task, static)))})"
 
 
 class _Programs:

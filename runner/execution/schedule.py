@@ -90,7 +90,7 @@ def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] 
             refusals.append(refusal)
     if refusals and len(refusals) == len(groups) and not is_resumed:
         raise _summarize_refusals(refusals) from refusals[0]
-    threads = plan.threads or program.count_cores()
+    threads = plan.threads or max(1, program.count_cores() // plan.cores_per_run)
     sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
     return Schedule(plan, pending, groups, sizes, threads, repeated)
 
@@ -150,6 +150,17 @@ def list_shortages(schedule: Schedule, memory: int | None, free_bytes: int) -> I
     if table > free_bytes:
         needed = f"results.csv is estimated to grow by {format_bytes(table)}"
         yield f"{needed}; the disk has {format_bytes(free_bytes)} left"
+
+
+def describe_idle_cores(schedule: Schedule, cores: int) -> str | None:
+    """A line about `cores_per_run` if the runs are fewer than the cores and large; None otherwise."""
+    traced = [group for group in schedule.groups.values() if isinstance(group, TracedTask)]
+    if schedule.plan.cores_per_run > 1 or schedule.runs >= cores or not any(map(program.is_large, traced)):
+        return None
+    return (
+        f"{schedule.runs} large {'run' if schedule.runs == 1 else 'runs'} and {cores} cores: "
+        f"cores_per_run={cores // max(1, schedule.runs)} divides each run among several; the study is another one then"
+    )
 
 
 def _estimate_row(plan: Plan, signature: str, group: TracedTask | str) -> int:

@@ -37,10 +37,12 @@ def execute_part(
     accept: bool,
     stop: Callable[[], object],
     advance: Callable[[int], Any] = lambda _: None,
+    warn: Callable[[str], Any] = lambda _: None,
 ) -> None:
     """Executes the runs with these numbers into a part of the study, until `stop` returns something true.
 
-    It also ends when the study's folder has a stop request. Rows that the part has are kept. Raises InvalidInputError
+    It also ends when the study's folder has a stop request. Rows that the part has are kept. `warn` is given a line
+    for each group that seems to have stalled. Raises InvalidInputError
     if machine, code or versions differ from those of the study or of the other shards, unless `accept` is set.
     """
     part = folder.part(numbers.start)
@@ -63,7 +65,7 @@ def execute_part(
         def is_stopped() -> bool:
             return bool(stop()) or folder.stop_request.exists()
 
-        for result in execute_schedule(schedule, columns, part, is_stopped):
+        for result in execute_schedule(schedule, columns, part, is_stopped, warn):
             progress, summary = progress.add(result), add_block(summary, result.block, result.outputs)
             advance(len(result.block))
         write_file(part.programs, format_programs(progress.program_rows(program.describe_devices())))
@@ -73,7 +75,8 @@ def execute_part(
 
 def _record_fingerprint(plan: Plan, folder: Folder, part: Folder, manifest: Manifest, *, accept: bool) -> None:
     """Records where this shard runs; the first shard of a study determines what holds for the others."""
-    fingerprint = take_fingerprint(plan, " ".join(program.describe_devices()), program.list_settings())
+    device = " ".join(program.describe_devices())
+    fingerprint = take_fingerprint(plan, device, program.list_settings(), program.count_pool())
     with lock_parts(folder):
         known = merge_fingerprints(manifest, [other for other in folder.parts if other != part])
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, plan, fingerprint)

@@ -1,20 +1,24 @@
-"""Ctrl-C and SIGTERM as requests to stop, which a study honours at the end of a block."""
+"""Ctrl-C and SIGTERM: the first is a request to stop, honoured at the end of a block, the second ends the process."""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_SIGNAL_SECONDS = 0.05
+"""Within this time two signals are one: `timeout` and others send theirs to the process and to its group."""
 
 
 @contextmanager
 def catch_signals(on_signal: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int | None]]:
     """Yields a function that returns the number of the signal that has arrived, or None.
 
-    `on_signal` is called when it arrives. The second signal has its usual effect. Outside of the main thread no
-    signal is caught, because Python delivers signals to the main thread only.
+    `on_signal` is called when it arrives. The second signal ends the process at once, by the system and not by Python,
+    which could not run a handler while a task holds its lock; the study on disk is then as after a kill. Outside of the
+    main thread no signal is caught, because Python delivers signals to the main thread only.
     """
     arrived: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -22,18 +26,20 @@ def catch_signals(on_signal: Callable[[], object] = lambda: None) -> Iterator[Ca
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def restore() -> None:
-        for number in SIGNALS:
-            signal.signal(number, before[number])
-
     def handle(number: int, _: Any) -> None:
         arrived.append(number)
+        _set_all(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+        time.sleep(ONE_SIGNAL_SECONDS)
+        _set_all(dict.fromkeys(SIGNALS, signal.SIG_DFL))
         on_signal()
-        restore()
 
-    for number in SIGNALS:
-        signal.signal(number, handle)
+    _set_all(dict.fromkeys(SIGNALS, handle))
     try:
         yield lambda: arrived[0] if arrived else None
     finally:
-        restore()
+        _set_all(before)
+
+
+def _set_all(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

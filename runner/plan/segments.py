@@ -61,7 +61,9 @@ class Plan:
     block: int | None = None
     """The most runs in a block; None applies the rule of `runner.program.cost`."""
     threads: int | None = None
-    """Threads that execute blocks; None uses one for each core."""
+    """Threads that execute blocks; None divides the cores by `cores_per_run`."""
+    cores_per_run: int = 1
+    """Threads of XLA's pool on a CPU, among which a single run is divided."""
     duplicates: int = 0
     """Runs that the sweep named more than once; each is run once."""
 

@@ -11,7 +11,16 @@ neighbours are, and a signature is compiled once.
 
 from runner.errors import describe_error
 from runner.program.cache import enable_cache
-from runner.program.devices import count_cores, count_memory, describe_devices, list_settings, put_input, use_cpu_only
+from runner.program.devices import (
+    count_cores,
+    count_memory,
+    count_pool,
+    describe_devices,
+    dispatch_in_caller,
+    list_settings,
+    put_input,
+    use_cpu_only,
+)
 from runner.program.executable import (
     CompilationError,
     OutOfMemoryError,
@@ -20,7 +29,7 @@ from runner.program.executable import (
     halve_program,
     run_program,
 )
-from runner.program.trace import TracedTask, trace_segment
+from runner.program.trace import TracedTask, is_large, trace_segment
 
 __all__ = [
     "CompilationError",
@@ -30,10 +39,13 @@ __all__ = [
     "compile_program",
     "count_cores",
     "count_memory",
+    "count_pool",
     "describe_devices",
     "describe_error",
+    "dispatch_in_caller",
     "enable_cache",
     "halve_program",
+    "is_large",
     "list_settings",
     "put_input",
     "run_program",

@@ -20,6 +20,8 @@ CALLBACKS = ("debug_callback", "debug_print", "io_callback", "pure_callback")
 """Primitives that call Python, as JAX 0.10 to 0.12 name them."""
 MOST_ELEMENTS = 2**31 - 1
 """Elements along an axis of an array; XLA counts them in 32 bits, and ends the process where a product overflows."""
+LARGE_RUN_WORK = 2**35
+"""Scalar operations of a run that takes about ten seconds of one core, or more."""
 CAPACITY_WORK = 2**31
 """Scalar operations in a block, about a second of one core: progress and Ctrl-C wait for a block."""
 

@@ -13,6 +13,9 @@ from runner.plan.inputs import Input, build_array
 CONTAINER_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 """The limit of a container's memory, in the second and the first version of control groups."""
 
+POOL_THREAD = "tf_XLAEigen"
+"""What jaxlib 0.10 to 0.12 call the threads among which a run is divided, as Linux shows it."""
+
 
 def put_input(description: Input) -> jax.Array:
     """The input on the default device, of its shape and dtype."""
@@ -78,6 +81,36 @@ def _read_number(path: Path) -> int | None:
     """The number in a file, None if there is no such file or no limit in it."""
     text = path.read_text().strip() if path.exists() else ""
     return int(text) if text.isdigit() else None
+
+
+def dispatch_in_caller() -> None:
+    """Lets each of the runner's threads execute its program itself; has no effect once a CPU was used.
+
+    XLA's pool would execute it otherwise, and a pool of one thread one program at a time.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+@cache
+def list_compiler_options() -> dict[str, str | bool]:
+    """Options of XLA's compiler. With a pool of one thread, no part of a run is handed to it, where all would wait."""
+    is_cpu = jax.local_devices()[0].platform == "cpu"
+    return {"xla_cpu_multi_thread_eigen": False} if is_cpu and count_pool() == 1 else {}
+
+
+def count_pool() -> int | None:
+    """The threads of XLA's pool for CPUs in this process, by their names; None where the system lists none of them."""
+    jax.local_devices()
+    names = [_read_text(thread / "comm").strip() for thread in Path("/proc/self/task").glob("[0-9]*")]
+    return names.count(POOL_THREAD) or None
+
+
+def _read_text(path: Path) -> str:
+    """The content of a file of a thread, empty if the thread has just ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def count_cores() -> int:

@@ -15,7 +15,7 @@ from jax import lax
 from runner.contract.task import Output
 from runner.errors import describe_error
 from runner.program.cache import count_hits, watch_cache
-from runner.program.devices import count_memory
+from runner.program.devices import count_memory, list_compiler_options
 from runner.program.trace import Arrays, TracedTask
 
 # JAX logs the traceback of a callback that raises, raw and once for each attempt; the reason of the run has the error
@@ -63,7 +63,8 @@ def compile_program(traced: TracedTask) -> Program:
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
     started, hits = time.perf_counter(), count_hits()
     try:
-        executable = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs).compile()
+        lowered = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
+        executable = lowered.compile(compiler_options=list_compiler_options())
     except OSError:
         raise
     except Exception as error:

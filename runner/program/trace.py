@@ -15,6 +15,7 @@ from runner.plan.inputs import input_dtype
 from runner.plan.segments import Segment
 from runner.plan.texts import escape_controls, shorten_reason
 from runner.program.cost import (
+    LARGE_RUN_WORK,
     MOST_ELEMENTS,
     choose_capacity,
     choose_lanes,
@@ -37,7 +38,8 @@ class TracedTask:
 
     `call` takes a dict of scalars and one of inputs for a single run, whose abstract values are `scalars`, uint32 or
     float32 `()`, and `inputs`. `lanes` runs are executed side by side, at most `capacity` in one call. `bytes`
-    estimates what lanes and arrays of a block take; the compiled program has the exact figure.
+    estimates what lanes and arrays of a block take; the compiled program has the exact figure. `work` are the scalar
+    operations of one run, roughly.
     """
 
     call: Callable[[Arrays, Arrays], Arrays]
@@ -48,6 +50,12 @@ class TracedTask:
     capacity: int
     is_eager: bool
     bytes: int
+    work: int = 0
+
+
+def is_large(traced: TracedTask) -> bool:
+    """Whether one run takes many seconds on one core of a CPU, as far as the jaxpr tells; False on an accelerator."""
+    return traced.work >= LARGE_RUN_WORK and jax.local_devices()[0].platform == "cpu"
 
 
 def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | None = None) -> TracedTask:
@@ -86,7 +94,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work))
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
-    return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate)
+    return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate, work)
 
 
 def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:

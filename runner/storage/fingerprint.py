@@ -23,11 +23,11 @@ LIBRARIES = ("jax", "jaxlib", "flax")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Versions by library, lanes (`auto` or their number), kind of device, digest of the code by task, and values.
+    """Versions by library, lanes (`auto` or their number), kind of device, digest of the code by task, values, cores.
 
     `device` and `settings`, those of JAX that are not the usual ones, are None where nothing is executed. `values` has,
     for each task with its swept config choices, the values that are in no column: parts of inputs, digests of files,
-    descriptions of built objects.
+    descriptions of built objects. `cores_per_run` is None in studies of before it was recorded.
     """
 
     versions: Mapping[str, str]
@@ -36,6 +36,7 @@ class Fingerprint:
     code: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
+    cores_per_run: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """All of it as one mapping from a label for people to a value."""
@@ -43,9 +44,10 @@ class Fingerprint:
         return self.describe_environment() | values
 
     def describe_environment(self) -> dict[str, Any]:
-        """Versions, lanes, device, settings and code as one mapping from a label for people to a value."""
+        """Versions, lanes, cores, device, settings and code as one mapping from a label for people to a value."""
         entries: dict[str, Any] = {f"version of {name}": version for name, version in self.versions.items()}
         entries |= {"lanes": self.lanes} | ({} if self.device is None else {"kind of device": self.device})
+        entries |= {} if self.cores_per_run is None else {"cores_per_run": self.cores_per_run}
         entries |= {f"setting {name}": value for name, value in (self.settings or {}).items()}
         return entries | {f"code of task {task}": digest for task, digest in self.code.items()}
 
@@ -59,6 +61,7 @@ class Fingerprint:
             {**self.code, **newer.code},
             {**newer.values, **values},
             self.settings if newer.settings is None else newer.settings,
+            self.cores_per_run if newer.cores_per_run is None else newer.cores_per_run,
         )
 
 
@@ -87,10 +90,13 @@ class Mismatch:
         return "; ".join(lines)
 
 
-def take_fingerprint(plan: Plan, device: str | None, settings: Mapping[str, Any] | None) -> Fingerprint:
+def take_fingerprint(
+    plan: Plan, device: str | None, settings: Mapping[str, Any] | None, cores: int | None = None
+) -> Fingerprint:
     """The fingerprint of a plan on this machine.
 
-    `device` is the kind of device and `settings` are those of JAX; None where nothing is executed in this process.
+    `device` is the kind of device, `settings` are those of JAX, and `cores` has the threads of XLA's pool; None where
+    nothing is executed in this process, or where it is not known.
     """
     parameters = plan_parameters(plan)
     tasks = {segment.task.name: segment.task for segment in plan.segments}
@@ -106,6 +112,7 @@ def take_fingerprint(plan: Plan, device: str | None, settings: Mapping[str, Any]
         {name: _digest_code(task) for name, task in tasks.items()},
         values,
         settings,
+        cores or plan.cores_per_run,
     )
 
 

@@ -34,6 +34,7 @@ _SCHEMA = Record(
                 "code": MappingOf(str),
                 "values": MappingOf(Record({})),
                 "settings": (dict, type(None)),
+                "cores_per_run": (int, type(None)),
             },
         ),
         "planned": int,

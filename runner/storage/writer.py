@@ -106,8 +106,9 @@ class OpenTable:
 def open_table(folder: Folder, header: bytes) -> Iterator[OpenTable]:
     """Opens a study's table, creating it with its header if there is none.
 
-    Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. All rows
-    are on disk when the context ends. Raises StudyFailedError if the disk refuses a write.
+    Rows get their checksums once they are synced, so that rows without checksums are known to be incomplete. They are
+    synced once a second while rows come; while none come, somebody must call `sync`. All rows are on disk when the
+    context ends. Raises StudyFailedError if the disk refuses a write.
     """
     path, synced, unsynced = folder.results, time.monotonic(), bytearray()
 

@@ -23,6 +23,7 @@ seed slope shift x x.shape x.fill x.values x.dtype x.seed x.file x.foo task task
 task.metrics task.eager task@foo experiment experiment@a:b study lanes block threads overwrite report on_mismatch sweep
 sweep.part hydra hydra.mode hydra.verbose hydra.job hydra.run.dir hydra.sweep.dir hydra.sweep.subdir hydra.sweeper.zip
 hydra.sweeper.params hydra.output_subdir hydra.job.chdir hydra.job.name hydra.callbacks hydra.searchpath hydra/launcher
+cores_per_run
 hydra/sweeper hydra/job_logging hydra/hydra_logging hydra.launcher hydra.help hydra.runtime.output_dir hydra.overrides
 foo a.b.c ü . seed. 1 _target_
 """

@@ -230,6 +230,7 @@ class Launcher:
 )
 def test_threads_are_shared_out_between_the_shards_of_a_machine(launcher, expected):
     assert launcher.shards().count_threads(4, cores=8) == expected
+    assert launcher.shards().count_threads(4, cores=8, cores_per_run=2) == (expected and expected // 2)
     assert launcher.shards().count_threads(4, cores=1) in (1, None)
 
 
@@ -372,10 +373,10 @@ def test_no_process_ends_that_is_no_worker(monkeypatch):
     monkeypatch.setattr(callers, "_start_watching", lambda *given: started.append(given))
     host = socket.gethostname()
     for caller in (None, Caller("elsewhere", 1), Caller(host, os.getpid())):
-        with callers.end_with(caller):
+        with callers.end_with(caller, Path(".end")):
             pass
         assert caller is None or not caller.is_gone()
     assert not started
-    with callers.end_with(Caller(host, os.getppid())):
+    with callers.end_with(Caller(host, os.getppid()), Path(".end")):
         pass
-    assert started == [(Caller(host, os.getppid()), os.getpid())]
+    assert started == [(Caller(host, os.getppid()), os.getpid(), Path(".end"))]

@@ -1,0 +1,100 @@
+"""What a pool of one thread costs, and which sizes of the pool give the same bytes.
+
+    python benchmarks/cores.py [--quick]
+
+Sweeps are executed by two threads with `cores_per_run` 1, 2, 4 and 8, taken in turn, as whole processes that read their
+programs from the cache; of several rounds the median of the ratios to a pool of one thread counts. The bytes are those
+of `results.csv`.
+"""
+
+import argparse
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORES = (1, 2, 4, 8)
+REDUCE = """
+import jax
+import jax.numpy as jnp
+
+
+def reduce(seed: int, rows: int) -> dict[str, jax.Array]:
+    x = jax.random.normal(jax.random.key(seed), (rows, 4))
+    return {"product": (x.T @ x).reshape(-1), "sum": x.sum()}
+"""
+YAML = """# @package _global_
+task: {name: reduce, _target_: reduce_lab.reduce}
+seed: 0
+rows: 1000000
+"""
+
+
+def list_sweeps(quick):
+    runs, layers, large = (2_000, 20, 2) if quick else (2_000_000, 2_000, 40)
+    return {
+        f"`mixed_train`, {runs:,} runs": ("task=mixed_train", f"seed=range(0,{runs})"),
+        f"`dense_forward` 64×512 to 512, {layers:,} runs": (
+            *("task=dense_forward", "x.shape=[64,512]", "features=512"),
+            f"seed=range(0,{layers})",
+        ),
+        f"sums and a product of 1,000,000×4, {large} runs": ("task=reduce", f"seed=range(0,{large})"),
+    }
+
+
+def execute(place, cores, arguments):
+    """Seconds of a sweep, and the digest of its table."""
+    folder = place / f"{cores}-{time.monotonic_ns()}"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{place}", "XDG_CACHE_HOME": str(place / "cache")}
+    environment.pop("NPROC", None)
+    command = [sys.executable, "-m", "runner", "--config-dir", "conf", "-m", *arguments]
+    started = time.perf_counter()
+    subprocess.run(
+        [*command, f"cores_per_run={cores}", "threads=2", f"hydra.sweep.dir={folder}"],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    seconds = time.perf_counter() - started
+    return seconds, hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
+
+
+def measure(place, arguments, rounds):
+    """The seconds of each size of the pool, round by round, and its digests."""
+    seconds, digests = {cores: [] for cores in CORES}, {cores: set() for cores in CORES}
+    execute(place, 1, arguments)
+    for number in range(rounds):
+        for cores in CORES if number % 2 else reversed(CORES):
+            spent, digest = execute(place, cores, arguments)
+            seconds[cores].append(spent)
+            digests[cores].add(digest)
+    return seconds, digests
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer runs and rounds: the script works, no more")
+    quick = parser.parse_args().quick
+    print("| sweep | `cores_per_run` | s | against 1 | bytes of 1 |\n|---|--:|--:|--:|---|")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "conf" / "task").mkdir(parents=True)
+        (place / "conf" / "task" / "reduce.yaml").write_text(YAML)
+        (place / "reduce_lab.py").write_text(REDUCE)
+        for sweep, arguments in list_sweeps(quick).items():
+            seconds, digests = measure(place, arguments, 1 if quick else 3)
+            for cores in CORES:
+                ratios = [mine / one for mine, one in zip(seconds[cores], seconds[1], strict=True)]
+                is_same = "yes" if digests[cores] == digests[1] and len(digests[1]) == 1 else "no"
+                cells = f"{statistics.median(seconds[cores]):.1f} | {statistics.median(ratios):.2f} | {is_same}"
+                print(f"| {sweep} | {cores} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
