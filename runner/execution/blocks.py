@@ -7,13 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
-from threading import Lock
 
 import numpy as np
 
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
-from runner.execution.schedule import Groups, Schedule
+from runner.execution.compilation import Programs
+from runner.execution.schedule import Schedule
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
@@ -69,7 +69,7 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
     """
     threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    programs = _Programs(schedule.groups, compilers, ahead=threads)
+    programs = Programs(schedule.groups, compilers, ahead=threads)
     put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
     try:
@@ -87,48 +87,6 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
         compilers.shutdown(cancel_futures=True)
 
 
-class _Programs:
-    """The programs of a schedule's groups, compiled in the background a few groups ahead of their first block."""
-
-    def __init__(self, groups: Groups, compilers: ThreadPoolExecutor, ahead: int) -> None:
-        self._groups, self._compilers, self._ahead = groups, compilers, ahead
-        self._names = list(groups)
-        self._place = {name: i for i, name in enumerate(groups)}
-        self._compiled: dict[str, Future[Program] | str] = {}
-        self._halving = Lock()
-
-    def request(self, signature: str) -> None:
-        """Compiles this group and the next ones, if that has not begun."""
-        for name in self._names[len(self._compiled) : self._place[signature] + self._ahead]:
-            group = self._groups[name]
-            self._compiled[name] = (
-                group if isinstance(group, str) else self._compilers.submit(program.compile_program, group)
-            )
-
-    def get(self, signature: str) -> Program:
-        """The program, when it is compiled. Raises InvalidInputError if the group cannot be traced."""
-        compiled = self._compiled[signature]
-        if isinstance(compiled, str):
-            raise InvalidInputError(compiled)
-        return compiled.result()
-
-    def halve(self, signature: str, exceeded: Program) -> Program | None:
-        """A program with less capacity than one that exceeded the memory, for the blocks to come too.
-
-        None if there is no smaller one. Threads whose blocks exceed the memory at the same time share one compilation.
-        """
-        with self._halving:
-            current = self.get(signature)
-            if current.traced.capacity < exceeded.traced.capacity:
-                return current
-            smaller = program.halve_program(exceeded)
-            if smaller is not None:
-                future: Future[Program] = Future()
-                future.set_result(smaller)
-                self._compiled[signature] = future
-            return smaller
-
-
 @dataclass(frozen=True)
 class _Piece:
     """Runs of a block that were executed together; see `Result`."""
@@ -140,7 +98,7 @@ class _Piece:
 
 
 def _execute_block(
-    plan: Plan, block: Block, programs: _Programs, format_block: FormatRows, put_input: Callable[[Input], object]
+    plan: Plan, block: Block, programs: Programs, format_block: FormatRows, put_input: Callable[[Input], object]
 ) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
@@ -165,7 +123,7 @@ def _make_result(piece: _Piece, format_block: FormatRows, started: float) -> Res
 
 
 def _execute_pieces(
-    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: _Programs
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: Programs
 ) -> list[_Piece]:
     """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
     signature = plan.segments[block.segment].signature
