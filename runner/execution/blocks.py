@@ -69,19 +69,26 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
     """
     threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    programs = Programs(schedule.groups, compilers, ahead=threads)
+    programs = Programs(schedule, compilers, ahead=threads)
     put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
+
+    def await_first() -> Iterator[Result]:
+        for result in under_way.popleft().result():
+            programs.release(plan.segments[result.block.segment].signature, len(result.block))
+            yield result
+
     try:
-        for block in schedule.iterate_blocks():
-            if stop():
-                break
-            programs.request(plan.segments[block.segment].signature)
-            under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
-            if len(under_way) >= 2 * threads:
-                yield from under_way.popleft().result()
-        while under_way and not (stop() and under_way[0].cancel()):
-            yield from under_way.popleft().result()
+        with program.freeze_heap():
+            for block in schedule.iterate_blocks():
+                if stop():
+                    break
+                programs.request(plan.segments[block.segment].signature)
+                under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
+                if len(under_way) >= 2 * threads:
+                    yield from await_first()
+            while under_way and not (stop() and under_way[0].cancel()):
+                yield from await_first()
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)

@@ -1,6 +1,7 @@
 """The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,15 @@ class Schedule:
         repeated = sum(len(block) for block in self.repeated if block.segment in segments)
         return repeated + sum(self.pending.to_execute[segment] for segment in segments)
 
+    def count_runs(self) -> Counter[str]:
+        """How many runs of each group are to be executed."""
+        counts = Counter(
+            {name: sum(self.pending.to_execute[s] for s in self.plan.groups[name]) for name in self.groups}
+        )
+        for block in self.repeated:
+            counts[self.plan.segments[block.segment].signature] += len(block)
+        return counts
+
     def iterate_blocks(self) -> Iterator[Block]:
         """The blocks to execute, in the order in which their rows are appended."""
         yield from iterate_blocks(self.plan, self.pending, self.sizes)
@@ -78,16 +88,17 @@ def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] 
     groups: dict[str, TracedTask | str] = {}
     again = {block.segment for block in repeated}
     refusals: list[InvalidInputError] = []
-    for signature, segments in plan.groups.items():
-        if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
-            continue
-        segment = plan.segments[segments[0]]
-        load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
-        try:
-            groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
-        except InvalidInputError as refusal:
-            groups[signature] = str(refusal)
-            refusals.append(refusal)
+    with program.freeze_heap():
+        for signature, segments in plan.groups.items():
+            if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
+                continue
+            segment = plan.segments[segments[0]]
+            load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
+            try:
+                groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
+            except InvalidInputError as refusal:
+                groups[signature] = str(refusal)
+                refusals.append(refusal)
     if refusals and len(refusals) == len(groups) and not is_resumed:
         raise _summarize_refusals(refusals) from refusals[0]
     threads = plan.threads or program.count_cores()

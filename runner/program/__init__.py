@@ -20,6 +20,7 @@ from runner.program.executable import (
     halve_program,
     run_program,
 )
+from runner.program.heap import freeze_heap
 from runner.program.trace import TracedTask, trace_segment
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "describe_devices",
     "describe_error",
     "enable_cache",
+    "freeze_heap",
     "halve_program",
     "list_settings",
     "put_input",
