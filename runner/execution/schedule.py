@@ -170,6 +170,17 @@ def _estimate_row(plan: Plan, signature: str, group: TracedTask | str) -> int:
     return CELL_BYTES * (len({"run", "task", "status", "reason", *segment.traced, *segment.static}) + elements)
 
 
+def describe_compilation(schedule: Schedule, *, is_elsewhere: bool = False) -> str:
+    """How many programs the schedule has, and how many of them are in the cache unless other machines compile them."""
+    names = [g.name for g in schedule.groups.values() if isinstance(g, TracedTask) and not g.is_eager]
+    cached = None if is_elsewhere else program.find_cached(names)
+    count = f"{len(names):,} program{'' if len(names) == 1 else 's'}"
+    if cached is None:
+        return f"{count} to compile"
+    there = sum(name in cached for name in names)
+    return f"{count}: {there:,} in the cache, {len(names) - there:,} to compile"
+
+
 def preview_schedule(schedule: Schedule) -> tuple[list[str], list[Sequence[Any]]]:
     """The schedule as a header and a row for each group; bytes are estimates, since nothing is compiled."""
     header = ["group", "task", "runs", "static", "inputs", "lanes", "block", "blocks", "bytes"]

@@ -10,7 +10,7 @@ neighbours are, and a signature is compiled once.
 """
 
 from runner.errors import describe_error
-from runner.program.cache import enable_cache
+from runner.program.cache import enable_cache, find_cached
 from runner.program.devices import count_cores, count_memory, describe_devices, list_settings, put_input, use_cpu_only
 from runner.program.executable import (
     CompilationError,
@@ -34,6 +34,7 @@ __all__ = [
     "describe_devices",
     "describe_error",
     "enable_cache",
+    "find_cached",
     "freeze_heap",
     "halve_program",
     "list_settings",

@@ -60,6 +60,7 @@ def compile_program(traced: TracedTask) -> Program:
         empty = {output.name: jnp.zeros((capacity, *output.shape), output.compiled) for output in traced.outputs}
         return lax.fori_loop(0, (n + lanes - 1) // lanes, body, empty)
 
+    program.__name__ = traced.name
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
     started, hits = time.perf_counter(), count_hits()
     try:

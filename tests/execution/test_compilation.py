@@ -1,11 +1,16 @@
 """The programs of many groups: compiled once, in order, a few ahead of the blocks, and dropped when these are done."""
 
 import gc
+import subprocess
+import sys
 import weakref
 
+import jax
 import pytest
+from conftest import ROOT
 
 from runner import program
+from runner.program import structure
 
 SWEEP = ("-m", "task=constant", "size=range(11,31)", "threads=2")
 
@@ -82,3 +87,34 @@ def test_the_collector_is_as_it_was_before(toy):
             assert gc.get_freeze_count() == frozen > 0
         assert gc.get_freeze_count() == frozen
     assert gc.get_freeze_count() == before
+
+
+def test_a_dry_run_counts_the_programs_that_are_in_the_cache(toy):
+    def preview(sizes):
+        return toy("-m", "task=constant", *sizes.split(), "dry_run=true").out.splitlines()[-1]
+
+    sweep = "size=range(41,46)"
+    assert preview(sweep) == "5 programs: 0 in the cache, 5 to compile"
+    assert toy("-m", "task=constant", "size=42,44").status == 0
+    assert preview(sweep) == "5 programs: 2 in the cache, 3 to compile"
+    assert preview("size=42") == "1 program: 1 in the cache, 0 to compile"
+    assert preview("size=42 lanes=2") == "1 program: 0 in the cache, 1 to compile"
+
+
+def test_a_name_is_the_same_in_every_process_and_differs_with_the_structure():
+    functions = jax.nn.relu, jax.nn.relu, jax.nn.silu, lambda x: x * 2, lambda x: x * 3
+    jaxprs = [jax.make_jaxpr(function)(1.0).jaxpr for function in functions]
+    names = [structure.name_program(jaxpr, 1, 8) for jaxpr in jaxprs]
+    assert names[0] == names[1]
+    assert len(set(names)) == 4
+    assert structure.name_program(jaxprs[0], 2, 8) != names[0]
+    jaxpr = "jax.make_jaxpr(jax.nn.relu)(1.0).jaxpr"
+    code = f"import jax; from runner.program.structure import name_program; print(name_program({jaxpr}, 1, 8))"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == names[0]
+
+
+def test_without_a_cache_a_dry_run_counts_programs_only(toy, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert toy("-m", "task=constant", "size=2,3", "dry_run=true").out.splitlines()[-1] == "2 programs to compile"
