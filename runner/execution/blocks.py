@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -21,31 +21,33 @@ from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.folder import Folder
-from runner.storage.writer import format_rows, open_table
+from runner.storage.writer import Rows, format_rows, open_table
 
 DEVICE_INPUTS = 64
 """Inputs that are kept on the device at most."""
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
-FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
+PutInput = Callable[[Input], object]
+FormatRows = Callable[[Sequence[Rows]], bytes]
 
 
 @dataclass(frozen=True)
 class Result:
     """A block, or a piece of one, with its outputs `(runs, …)`, or with the reason why it has none.
 
-    `rows` are its lines of the table, `program` is the executable that ran it. `started` and `ended` are seconds of
-    a common clock; compilation comes before `started`.
+    `rows` are its lines of the table, those of blocks that were formatted with it included, or nothing if it is one of
+    these. `program` is the executable that ran it. `started` and `ended` are seconds of a common clock; compilation
+    comes before `started`.
     """
 
     block: Block
     program: Program | None
     outputs: Outputs | None
     reason: str | None
-    rows: bytes
     started: float
     ended: float
+    rows: bytes = b""
 
 
 def execute_schedule(
@@ -61,10 +63,10 @@ def execute_schedule(
             yield result
 
 
-def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
+def execute_blocks(schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
-    Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
+    Executables release the GIL. At most twice as many batches as threads are under way, so that memory does not grow
     with the number of runs. While one group runs, the next ones are compiled.
     """
     threads, plan = schedule.threads, schedule.plan
@@ -80,11 +82,11 @@ def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[
 
     try:
         with program.freeze_heap():
-            for block in schedule.iterate_blocks():
+            for batch in schedule.iterate_batches():
                 if stop():
                     break
-                programs.request(plan.segments[block.segment].signature)
-                under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
+                programs.request(plan.segments[batch[0].segment].signature)
+                under_way.append(workers.submit(_execute_batch, plan, batch, programs, format_batch, put_input))
                 if len(under_way) >= 2 * threads:
                     yield from await_first()
             while under_way and not (stop() and under_way[0].cancel()):
@@ -104,9 +106,17 @@ class _Piece:
     reason: str | None
 
 
-def _execute_block(
-    plan: Plan, block: Block, programs: Programs, format_block: FormatRows, put_input: Callable[[Input], object]
+def _execute_batch(
+    plan: Plan, batch: Sequence[Block], programs: Programs, format_batch: FormatRows, put_input: PutInput
 ) -> list[Result]:
+    """The results of some blocks, formatted together."""
+    results = [result for block in batch for result in _execute_block(plan, block, programs, put_input)]
+    rows = format_batch([Rows(result.block, result.outputs, result.reason) for result in results])
+    results[-1] = replace(results[-1], ended=time.perf_counter())
+    return [replace(results[0], rows=rows), *results[1:]]
+
+
+def _execute_block(plan: Plan, block: Block, programs: Programs, put_input: PutInput) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
     try:
@@ -120,13 +130,12 @@ def _execute_block(
         pieces = [_Piece(block, None, None, str(error))]
     except (OSError, MemoryError) as error:
         raise StudyFailedError(f"{program.describe_error(error)}; the same command resumes the study") from error
-    return [_make_result(part, format_block, started) for piece in pieces for part in _split_invalid_codes(piece)]
+    return [_make_result(part, started) for piece in pieces for part in _split_invalid_codes(piece)]
 
 
-def _make_result(piece: _Piece, format_block: FormatRows, started: float) -> Result:
-    block, outputs, reason = piece.block, piece.outputs, shorten_reason(piece.reason) if piece.reason else None
-    rows = format_block(block, outputs, reason)
-    return Result(block, piece.program, outputs, reason, rows, started, time.perf_counter())
+def _make_result(piece: _Piece, started: float) -> Result:
+    reason = shorten_reason(piece.reason) if piece.reason else None
+    return Result(piece.block, piece.program, piece.outputs, reason, started, time.perf_counter())
 
 
 def _execute_pieces(

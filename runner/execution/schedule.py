@@ -18,6 +18,9 @@ from runner.program import TracedTask
 REFUSED_BLOCK = 65536
 """Runs in a block of a group that cannot be traced: only the rows of its failures are written."""
 
+MOST_BLOCKS = 32
+"""Blocks in a batch: formatting them together gains little more, and threads should have something to share."""
+
 Groups = Mapping[str, TracedTask | str]
 """For each signature its traced task, or the reason why its task cannot be traced."""
 
@@ -66,6 +69,28 @@ class Schedule:
         """The blocks to execute, in the order in which their rows are appended."""
         yield from iterate_blocks(self.plan, self.pending, self.sizes)
         yield from cut_blocks(self.plan, self.repeated, self.sizes)
+
+    def iterate_batches(self) -> Iterator[list[Block]]:
+        """The same blocks, small ones of a group together, as far as they cost no more than a whole block.
+
+        A block of few runs takes as long as one of all lanes.
+        """
+        batch: list[Block] = []
+        for block in self.iterate_blocks():
+            if batch and not self._can_join(block, batch):
+                yield batch
+                batch = []
+            batch.append(block)
+        if batch:
+            yield batch
+
+    def _can_join(self, block: Block, batch: Sequence[Block]) -> bool:
+        signature = self.plan.segments[block.segment].signature
+        group = self.groups[signature]
+        if isinstance(group, str) or self.plan.segments[batch[0].segment].signature != signature:
+            return False
+        cost = sum(max(len(each), group.lanes) for each in (*batch, block))
+        return cost <= group.capacity and len(batch) < MOST_BLOCKS
 
     def describe_group(self, signature: str) -> tuple[int, str, str, str]:
         """The number of a group, which is the same in all shards, its task, static values and inputs as text."""
