@@ -109,7 +109,7 @@ def run_study(call: Call, folder: Folder) -> None:
             schedule = trace_pending(call, study)
             warn_of_shortages(call, folder, schedule)
             if call.settings.dry_run:
-                return preview(schedule)
+                return preview(call, schedule)
             return summarize(call, study, execute_pending(call, study, schedule))
     fork = fork_folder(folder)
     try:
@@ -129,11 +129,12 @@ def summarize_saved(call: Call, study: Study) -> Outcome:
     return Outcome(summary, last_outputs=outputs, failures=_count_failures(folder))
 
 
-def preview(schedule: "Schedule") -> None:
-    """Prints the groups that would be executed."""
-    from runner.execution.schedule import preview_schedule
+def preview(call: Call, schedule: "Schedule") -> None:
+    """Prints the groups that would be executed, and how many programs would be compiled."""
+    from runner.execution.schedule import describe_compilation, preview_schedule
 
     terminal.print_preview(*preview_schedule(schedule))
+    terminal.print_line(describe_compilation(schedule, is_elsewhere=is_elsewhere(call)))
 
 
 def prepare_jax(call: Call) -> None:

@@ -2,18 +2,18 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
-from threading import Lock
 
 import numpy as np
 
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
-from runner.execution.schedule import Groups, Schedule
+from runner.execution.compilation import Programs
+from runner.execution.schedule import Schedule
 from runner.execution.stalls import StallWatch
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
@@ -22,32 +22,34 @@ from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
 from runner.storage.folder import Folder
-from runner.storage.writer import format_rows, open_table
+from runner.storage.writer import Rows, format_rows, open_table
 
 DEVICE_INPUTS = 64
 """Inputs that are kept on the device at most."""
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
+PutInput = Callable[[Input], object]
 Warn = Callable[[str], object]
-FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
+FormatRows = Callable[[Sequence[Rows]], bytes]
 
 
 @dataclass(frozen=True)
 class Result:
     """A block, or a piece of one, with its outputs `(runs, …)`, or with the reason why it has none.
 
-    `rows` are its lines of the table, `program` is the executable that ran it. `started` and `ended` are seconds of
-    a common clock; compilation comes before `started`.
+    `rows` are its lines of the table, those of blocks that were formatted with it included, or nothing if it is one of
+    these. `program` is the executable that ran it. `started` and `ended` are seconds of a common clock; compilation
+    comes before `started`.
     """
 
     block: Block
     program: Program | None
     outputs: Outputs | None
     reason: str | None
-    rows: bytes
     started: float
     ended: float
+    rows: bytes = b""
 
 
 def execute_schedule(
@@ -67,29 +69,36 @@ def execute_schedule(
 
 
 def execute_blocks(
-    schedule: Schedule, format_block: FormatRows, stop: Callable[[], object], watch: StallWatch
+    schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object], watch: StallWatch
 ) -> Iterator[Result]:
     """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
 
-    Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
+    Executables release the GIL. At most twice as many batches as threads are under way, so that memory does not grow
     with the number of runs. While one group runs, the next ones are compiled.
     """
     threads, plan = schedule.threads, schedule.plan
     workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    programs = _Programs(schedule.groups, compilers, ahead=threads)
+    programs = Programs(schedule, compilers, ahead=threads)
     put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
+
+    def await_first() -> Iterator[Result]:
+        for result in watch.wait_for(under_way.popleft()):
+            programs.release(plan.segments[result.block.segment].signature, len(result.block))
+            yield result
+
     try:
-        for block in schedule.iterate_blocks():
-            if stop():
-                break
-            programs.request(signature := plan.segments[block.segment].signature)
-            future = workers.submit(_execute_block, plan, block, programs, format_block, put_input)
-            under_way.append(watch.add(signature, future))
-            if len(under_way) >= 2 * threads:
-                yield from watch.wait_for(under_way.popleft())
-        while under_way and not (stop() and under_way[0].cancel()):
-            yield from watch.wait_for(under_way.popleft())
+        with program.freeze_heap():
+            for batch in schedule.iterate_batches():
+                if stop():
+                    break
+                programs.request(signature := plan.segments[batch[0].segment].signature)
+                future = workers.submit(_execute_batch, plan, batch, programs, format_batch, put_input)
+                under_way.append(watch.add(signature, future))
+                if len(under_way) >= 2 * threads:
+                    yield from await_first()
+            while under_way and not (stop() and under_way[0].cancel()):
+                yield from await_first()
     finally:
         workers.shutdown(cancel_futures=True)
         compilers.shutdown(cancel_futures=True)
@@ -98,48 +107,6 @@ def execute_blocks(
 def _describe_group(schedule: Schedule, signature: str) -> str:
     number, task, static, _ = schedule.describe_group(signature)
     return f"{number} ({' '.join(filter(None, (task, static)))})"
-
-
-class _Programs:
-    """The programs of a schedule's groups, compiled in the background a few groups ahead of their first block."""
-
-    def __init__(self, groups: Groups, compilers: ThreadPoolExecutor, ahead: int) -> None:
-        self._groups, self._compilers, self._ahead = groups, compilers, ahead
-        self._names = list(groups)
-        self._place = {name: i for i, name in enumerate(groups)}
-        self._compiled: dict[str, Future[Program] | str] = {}
-        self._halving = Lock()
-
-    def request(self, signature: str) -> None:
-        """Compiles this group and the next ones, if that has not begun."""
-        for name in self._names[len(self._compiled) : self._place[signature] + self._ahead]:
-            group = self._groups[name]
-            self._compiled[name] = (
-                group if isinstance(group, str) else self._compilers.submit(program.compile_program, group)
-            )
-
-    def get(self, signature: str) -> Program:
-        """The program, when it is compiled. Raises InvalidInputError if the group cannot be traced."""
-        compiled = self._compiled[signature]
-        if isinstance(compiled, str):
-            raise InvalidInputError(compiled)
-        return compiled.result()
-
-    def halve(self, signature: str, exceeded: Program) -> Program | None:
-        """A program with less capacity than one that exceeded the memory, for the blocks to come too.
-
-        None if there is no smaller one. Threads whose blocks exceed the memory at the same time share one compilation.
-        """
-        with self._halving:
-            current = self.get(signature)
-            if current.traced.capacity < exceeded.traced.capacity:
-                return current
-            smaller = program.halve_program(exceeded)
-            if smaller is not None:
-                future: Future[Program] = Future()
-                future.set_result(smaller)
-                self._compiled[signature] = future
-            return smaller
 
 
 @dataclass(frozen=True)
@@ -152,9 +119,17 @@ class _Piece:
     reason: str | None
 
 
-def _execute_block(
-    plan: Plan, block: Block, programs: _Programs, format_block: FormatRows, put_input: Callable[[Input], object]
+def _execute_batch(
+    plan: Plan, batch: Sequence[Block], programs: Programs, format_batch: FormatRows, put_input: PutInput
 ) -> list[Result]:
+    """The results of some blocks, formatted together."""
+    results = [result for block in batch for result in _execute_block(plan, block, programs, put_input)]
+    rows = format_batch([Rows(result.block, result.outputs, result.reason) for result in results])
+    results[-1] = replace(results[-1], ended=time.perf_counter())
+    return [replace(results[0], rows=rows), *results[1:]]
+
+
+def _execute_block(plan: Plan, block: Block, programs: Programs, put_input: PutInput) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
     try:
@@ -168,17 +143,16 @@ def _execute_block(
         pieces = [_Piece(block, None, None, str(error))]
     except (OSError, MemoryError) as error:
         raise StudyFailedError(f"{program.describe_error(error)}; the same command resumes the study") from error
-    return [_make_result(part, format_block, started) for piece in pieces for part in _split_invalid_codes(piece)]
+    return [_make_result(part, started) for piece in pieces for part in _split_invalid_codes(piece)]
 
 
-def _make_result(piece: _Piece, format_block: FormatRows, started: float) -> Result:
-    block, outputs, reason = piece.block, piece.outputs, shorten_reason(piece.reason) if piece.reason else None
-    rows = format_block(block, outputs, reason)
-    return Result(block, piece.program, outputs, reason, rows, started, time.perf_counter())
+def _make_result(piece: _Piece, started: float) -> Result:
+    reason = shorten_reason(piece.reason) if piece.reason else None
+    return Result(piece.block, piece.program, piece.outputs, reason, started, time.perf_counter())
 
 
 def _execute_pieces(
-    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: _Programs
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: Programs
 ) -> list[_Piece]:
     """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
     signature = plan.segments[block.segment].signature

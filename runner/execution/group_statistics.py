@@ -11,6 +11,24 @@ from runner.program import Program
 
 
 @dataclass(frozen=True)
+class ProgramFacts:
+    """What is told of a program once its executable is dropped; see `Program` and `TracedTask`."""
+
+    lanes: int
+    capacity: int
+    bytes: int
+    cache_hit: bool
+    compile_seconds: float
+
+
+def _note_facts(program: Program | None) -> ProgramFacts | None:
+    if program is None:
+        return None
+    traced = program.traced
+    return ProgramFacts(traced.lanes, traced.capacity, program.bytes, program.cache_hit, program.compile_seconds)
+
+
+@dataclass(frozen=True)
 class GroupStatistics:
     """The cost of a group so far; for `seconds`, until `ended`, at least one of its blocks was being executed."""
 
@@ -18,7 +36,7 @@ class GroupStatistics:
     failed: int = 0
     seconds: float = 0.0
     ended: float = 0.0
-    program: Program | None = None
+    program: ProgramFacts | None = None
     reason: str | None = None
 
     def add(self, result: Result) -> "GroupStatistics":
@@ -29,7 +47,7 @@ class GroupStatistics:
             self.failed + (runs if result.outputs is None else 0),
             self.seconds + max(0.0, result.ended - max(result.started, self.ended)),
             max(result.ended, self.ended),
-            result.program or self.program,
+            _note_facts(result.program) or self.program,
             self.reason or result.reason,
         )
 
@@ -74,13 +92,12 @@ class Progress:
         return rows
 
     def _describe_program(self, signature: str, devices: Sequence[str]) -> list[Any]:
-        program = self.groups[signature].program
-        if program is None:
+        facts = self.groups[signature].program
+        if facts is None:
             return [""] * 6
-        traced = program.traced
-        size = min(self.schedule.sizes[signature], traced.capacity)  # less than scheduled if it was out of memory
-        seconds = round(program.compile_seconds, 6)
-        return [traced.lanes, size, " ".join(devices), program.bytes, program.cache_hit, seconds]
+        size = min(self.schedule.sizes[signature], facts.capacity)  # less than scheduled if it was out of memory
+        seconds = round(facts.compile_seconds, 6)
+        return [facts.lanes, size, " ".join(devices), facts.bytes, facts.cache_hit, seconds]
 
 
 def begin_progress(schedule: Schedule) -> Progress:

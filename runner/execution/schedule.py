@@ -1,6 +1,7 @@
 """The schedule of a call: the groups with pending runs, traced, and the sizes of their blocks."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,9 @@ from runner.program import TracedTask
 
 REFUSED_BLOCK = 65536
 """Runs in a block of a group that cannot be traced: only the rows of its failures are written."""
+
+MOST_BLOCKS = 32
+"""Blocks in a batch: formatting them together gains little more, and threads should have something to share."""
 
 Groups = Mapping[str, TracedTask | str]
 """For each signature its traced task, or the reason why its task cannot be traced."""
@@ -52,10 +56,41 @@ class Schedule:
         repeated = sum(len(block) for block in self.repeated if block.segment in segments)
         return repeated + sum(self.pending.to_execute[segment] for segment in segments)
 
+    def count_runs(self) -> Counter[str]:
+        """How many runs of each group are to be executed."""
+        counts = Counter(
+            {name: sum(self.pending.to_execute[s] for s in self.plan.groups[name]) for name in self.groups}
+        )
+        for block in self.repeated:
+            counts[self.plan.segments[block.segment].signature] += len(block)
+        return counts
+
     def iterate_blocks(self) -> Iterator[Block]:
         """The blocks to execute, in the order in which their rows are appended."""
         yield from iterate_blocks(self.plan, self.pending, self.sizes)
         yield from cut_blocks(self.plan, self.repeated, self.sizes)
+
+    def iterate_batches(self) -> Iterator[list[Block]]:
+        """The same blocks, small ones of a group together, as far as they cost no more than a whole block.
+
+        A block of few runs takes as long as one of all lanes.
+        """
+        batch: list[Block] = []
+        for block in self.iterate_blocks():
+            if batch and not self._can_join(block, batch):
+                yield batch
+                batch = []
+            batch.append(block)
+        if batch:
+            yield batch
+
+    def _can_join(self, block: Block, batch: Sequence[Block]) -> bool:
+        signature = self.plan.segments[block.segment].signature
+        group = self.groups[signature]
+        if isinstance(group, str) or self.plan.segments[batch[0].segment].signature != signature:
+            return False
+        cost = sum(max(len(each), group.lanes) for each in (*batch, block))
+        return cost <= group.capacity and len(batch) < MOST_BLOCKS
 
     def describe_group(self, signature: str) -> tuple[int, str, str, str]:
         """The number of a group, which is the same in all shards, its task, static values and inputs as text."""
@@ -78,16 +113,17 @@ def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] 
     groups: dict[str, TracedTask | str] = {}
     again = {block.segment for block in repeated}
     refusals: list[InvalidInputError] = []
-    for signature, segments in plan.groups.items():
-        if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
-            continue
-        segment = plan.segments[segments[0]]
-        load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
-        try:
-            groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
-        except InvalidInputError as refusal:
-            groups[signature] = str(refusal)
-            refusals.append(refusal)
+    with program.freeze_heap():
+        for signature, segments in plan.groups.items():
+            if not any(pending.to_execute[segment] for segment in segments) and not again.intersection(segments):
+                continue
+            segment = plan.segments[segments[0]]
+            load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
+            try:
+                groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
+            except InvalidInputError as refusal:
+                groups[signature] = str(refusal)
+                refusals.append(refusal)
     if refusals and len(refusals) == len(groups) and not is_resumed:
         raise _summarize_refusals(refusals) from refusals[0]
     threads = plan.threads or max(1, program.count_cores() // plan.cores_per_run)
@@ -168,6 +204,17 @@ def _estimate_row(plan: Plan, signature: str, group: TracedTask | str) -> int:
     segment = plan.segments[plan.groups[signature][0]]
     elements = sum(math.prod(output.shape) for output in group.outputs) if isinstance(group, TracedTask) else 0
     return CELL_BYTES * (len({"run", "task", "status", "reason", *segment.traced, *segment.static}) + elements)
+
+
+def describe_compilation(schedule: Schedule, *, is_elsewhere: bool = False) -> str:
+    """How many programs the schedule has, and how many of them are in the cache unless other machines compile them."""
+    names = [g.name for g in schedule.groups.values() if isinstance(g, TracedTask) and not g.is_eager]
+    cached = None if is_elsewhere else program.find_cached(names)
+    count = f"{len(names):,} program{'' if len(names) == 1 else 's'}"
+    if cached is None:
+        return f"{count} to compile"
+    there = sum(name in cached for name in names)
+    return f"{count}: {there:,} in the cache, {len(names) - there:,} to compile"
 
 
 def preview_schedule(schedule: Schedule) -> tuple[list[str], list[Sequence[Any]]]:

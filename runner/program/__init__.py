@@ -10,7 +10,7 @@ neighbours are, and a signature is compiled once.
 """
 
 from runner.errors import describe_error
-from runner.program.cache import enable_cache
+from runner.program.cache import enable_cache, find_cached
 from runner.program.devices import (
     count_cores,
     count_memory,
@@ -29,6 +29,7 @@ from runner.program.executable import (
     halve_program,
     run_program,
 )
+from runner.program.heap import freeze_heap
 from runner.program.trace import TracedTask, is_large, trace_segment
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "describe_error",
     "dispatch_in_caller",
     "enable_cache",
+    "find_cached",
+    "freeze_heap",
     "halve_program",
     "is_large",
     "list_settings",

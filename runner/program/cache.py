@@ -6,6 +6,7 @@ import socket
 import threading
 import warnings
 import zlib
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jaxlib
 
+ENABLED, FOLDER = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
 HIT_EVENT = "/jax/compilation_cache/cache_hits"
 CHECKED = ".checked"
 """A file in the cache's folder: entries that are older were checked."""
@@ -35,10 +37,10 @@ def enable_cache() -> str | None:
     try:
         folder = _make_folder(Path(given) if given else _locate_folder())
     except (OSError, RuntimeError) as error:  # Path.home() raises RuntimeError
-        jax.config.update("jax_enable_compilation_cache", False)
+        jax.config.update(ENABLED, False)
         return f"executables are not cached: {error}"
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update(ENABLED, True)
+    jax.config.update(FOLDER, str(folder))
     if not given:
         remove_truncated_entries(folder)
     return None
@@ -89,6 +91,18 @@ def _is_complete(content: bytes) -> bool:
     except zlib.error:
         return False
     return True
+
+
+def find_cached(names: Collection[str]) -> set[str] | None:
+    """Which of the programs of these names seem to have an entry in the cache; None if there is no cache.
+
+    A name stands for a structure, so that a rare change, such as one of a constant array, is not noticed.
+    """
+    is_enabled, folder = (getattr(jax.config, setting) for setting in (ENABLED, FOLDER))
+    if not is_enabled or folder is None:
+        return None
+    entries = (name for name in os.listdir(folder) if name.endswith("-cache"))
+    return set(names) & {name.rpartition("-")[0].removeprefix("jit_").rpartition("-")[0] for name in entries}
 
 
 @cache

@@ -46,7 +46,7 @@ def count_live_bytes(jaxpr: Jaxpr) -> int:
     alive = peak = 0
     for i, eqn in enumerate(jaxpr.eqns):
         alive += _bytes(eqn.outvars)
-        peak = max(peak, alive + max((count_live_bytes(inner) for inner in _inner_jaxprs(eqn)), default=0))
+        peak = max(peak, alive + max((count_live_bytes(inner) for inner in list_inner_jaxprs(eqn)), default=0))
         dead = {v for v in (*eqn.invars, *eqn.outvars) if not isinstance(v, Literal) and v in own}
         alive -= _bytes([v for v in dead if last.get(v, i) == i])
     return peak
@@ -59,19 +59,19 @@ def count_work(jaxpr: Jaxpr) -> int:
 
 def has_callback(jaxpr: Jaxpr) -> bool:
     """Whether a run calls back into Python, as `jax.debug.print` and `jax.pure_callback` do."""
-    return any(eqn.primitive.name in CALLBACKS or any(map(has_callback, _inner_jaxprs(eqn))) for eqn in jaxpr.eqns)
+    return any(eqn.primitive.name in CALLBACKS or any(map(has_callback, list_inner_jaxprs(eqn))) for eqn in jaxpr.eqns)
 
 
 def find_longest_axis(jaxpr: Jaxpr) -> int:
     """The most elements along one axis of any array."""
     variables = [*jaxpr.invars, *(variable for eqn in jaxpr.eqns for variable in eqn.outvars)]
     sizes = [size for v in variables for size in getattr(v.aval, "shape", ())]
-    inner = [find_longest_axis(each) for eqn in jaxpr.eqns for each in _inner_jaxprs(eqn)]
+    inner = [find_longest_axis(each) for eqn in jaxpr.eqns for each in list_inner_jaxprs(eqn)]
     return max([*sizes, *inner], default=0)
 
 
 def _count_equation_work(eqn: Any) -> int:
-    inner = _inner_jaxprs(eqn)
+    inner = list_inner_jaxprs(eqn)
     if inner:
         return int(eqn.params.get("length", 1)) * sum(count_work(each) for each in inner)
     size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
@@ -89,7 +89,7 @@ def _power_of_two(number: int, most: int) -> int:
     return min(most, 1 << (max(1, number).bit_length() - 1))
 
 
-def _inner_jaxprs(eqn: Any) -> list[Jaxpr]:
+def list_inner_jaxprs(eqn: Any) -> list[Jaxpr]:
     """The jaxprs within an equation: the body of a loop, a branch, a called function."""
     values = [v for value in eqn.params.values() for v in (value if isinstance(value, tuple | list) else (value,))]
     # in JAX 0.12 both are one class

@@ -25,6 +25,7 @@ from runner.program.cost import (
     has_callback,
 )
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
+from runner.program.structure import name_program
 
 EAGER_CAPACITY = 4
 """Runs in a block of a task that is not compiled, which may take seconds each."""
@@ -36,12 +37,13 @@ Arrays = dict[str, Any]
 class TracedTask:
     """The traced task of a signature.
 
-    `call` takes a dict of scalars and one of inputs for a single run, whose abstract values are `scalars`, uint32 or
-    float32 `()`, and `inputs`. `lanes` runs are executed side by side, at most `capacity` in one call. `bytes`
-    estimates what lanes and arrays of a block take; the compiled program has the exact figure. `work` are the scalar
-    operations of one run, roughly.
+    `name` tells programs apart by their structure. `call` takes a dict of scalars and one of inputs for a single run,
+    whose abstract values are `scalars`, uint32 or float32 `()`, and `inputs`. `lanes` runs are executed side by side,
+    at most `capacity` in one call. `bytes` estimates what lanes and arrays of a block take; the compiled program has
+    the exact figure. `work` are the scalar operations of one run, roughly.
     """
 
+    name: str
     call: Callable[[Arrays, Arrays], Arrays]
     scalars: Arrays
     inputs: Arrays
@@ -94,7 +96,8 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work))
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
-    return TracedTask(call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate, work)
+    name = name_program(jaxpr, lanes, capacity)
+    return TracedTask(name, call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate, work)
 
 
 def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:

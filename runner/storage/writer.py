@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow.csv
 from runner.errors import StudyFailedError
 from runner.plan.dtypes import stored_dtype
 from runner.plan.pending import Block
-from runner.plan.segments import Plan
+from runner.plan.segments import Plan, Segment
 from runner.plan.status import Status
 from runner.storage.checksums import sum_rows
 from runner.storage.columns import Columns, format_cell, static_cells
@@ -34,19 +34,51 @@ COPY_BYTES = 1 << 19
 _PLAIN = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
-def format_rows(
-    plan: Plan, columns: Columns, block: Block, outputs: Mapping[str, np.ndarray] | None, reason: str | None
-) -> bytes:
-    """A block as lines of CSV; `outputs` are arrays `(runs, …)`, or None where the block failed for `reason`.
+@dataclass(frozen=True)
+class Rows:
+    """The runs of a block that become lines of the table.
 
-    A scalar is written with the shortest digits that read back to the same float32, an array as a JSON list.
+    `outputs` are arrays `(runs, …)`, None where the runs failed for `reason`.
     """
-    count, segment = len(block), plan.segments[block.segment]
-    if outputs is not None:
+
+    block: Block
+    outputs: Mapping[str, np.ndarray] | None
+    reason: str | None
+
+
+def format_rows(plan: Plan, columns: Columns, rows: Sequence[Rows]) -> bytes:
+    """The lines of several blocks as CSV.
+
+    A scalar is written with the shortest digits that read back to the same float32, an array as a JSON list. Blocks
+    whose cells have the same types are formatted together, since a table costs as much as a thousand of its rows.
+    """
+    segments = [plan.segments[each.block.segment] for each in rows]
+    static = [static_cells(segment, columns.parameters) for segment in segments]
+    kinds = [_list_kinds(*each) for each in zip(segments, static, rows, strict=True)]
+    lines, start = [], 0
+    for stop in range(1, len(rows) + 1):
+        if stop == len(rows) or kinds[stop] != kinds[start]:
+            lines.append(_format_alike(plan, columns, rows[start:stop], static[start:stop]))
+            start = stop
+    return b"".join(lines)
+
+
+def _list_kinds(segment: Segment, static: Mapping[str, Any], rows: Rows) -> tuple[Any, ...]:
+    """What must be equal for rows to be formatted together: types, shapes, and the reason of a failure."""
+    outputs = None if rows.outputs is None else [(n, v.dtype, v.shape[1:]) for n, v in rows.outputs.items()]
+    return [(name, type(value)) for name, value in static.items()], list(segment.traced), outputs, rows.reason
+
+
+def _format_alike(plan: Plan, columns: Columns, rows: Sequence[Rows], static: Sequence[Mapping[str, Any]]) -> bytes:
+    counts, reason = [len(each.block) for each in rows], rows[0].reason
+    count, outputs = sum(counts), None
+    if rows[0].outputs is not None:
+        outputs = _concatenate([each.outputs or {} for each in rows])
         outputs = {name: values.astype(stored_dtype(values.dtype), copy=False) for name, values in outputs.items()}
-    cells = {name: _repeat(value, count) for name, value in static_cells(segment, columns.parameters).items()}
-    cells |= {name: pa.array(values) for name, values in plan.traced(block.segment, block.places).items()}
-    cells["run"] = pa.array(block.numbers)
+    cells = {name: _repeat_each([each[name] for each in static], counts) for name in static[0]}
+    traced = _concatenate([plan.traced(each.block.segment, each.block.places) for each in rows])
+    cells |= {name: pa.array(values) for name, values in traced.items()}
+    cells["run"] = pa.array(np.concatenate([each.block.numbers for each in rows]))
     cells |= {name: _format_output(values) for name, values in (outputs or {}).items()}
     cells["status"] = _repeat(Status.FAILED.value, count) if outputs is None else _find_status(outputs, count)
     cells["reason"] = _repeat(reason, count)
@@ -54,6 +86,18 @@ def format_rows(
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(lines, sink, _PLAIN)
     return sink.getvalue().to_pybytes()
+
+
+def _concatenate(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    first, *others = columns
+    return {name: np.concatenate([each[name] for each in columns]) for name in first} if others else dict(first)
+
+
+def _repeat_each(values: Sequence[Any], counts: Sequence[int]) -> pa.Array:
+    """Values of one type, each repeated so many times."""
+    if len(set(map(repr, values))) == 1:  # -0.0 equals 0.0, and (1,) equals (1.0,)
+        return _repeat(values[0], sum(counts))
+    return pa.concat_arrays([_repeat(value, count) for value, count in zip(values, counts, strict=True)])
 
 
 def _repeat(value: Any, count: int) -> pa.Array:

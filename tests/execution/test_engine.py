@@ -13,6 +13,7 @@ import toys
 from scipy import stats
 
 import runner
+from runner.execution import schedule
 from runner.program import outputs
 
 
@@ -66,6 +67,32 @@ def test_the_second_call_compiles_nothing(toy):
 def test_blocks_and_threads_change_no_byte(toy, setting):
     arguments = ("-m", "task=divide", "slope=3,7,0", "seed=range(0,300)", "lanes=8")
     assert toy(*arguments).csv == toy(*arguments, setting).csv
+
+
+def test_small_blocks_are_executed_in_batches_without_a_change_of_any_byte(toy, monkeypatch):
+    sweep = ("-m", "task=line", "x.seed=range(0,70)", "x.fill=normal,ones", "shift=1,2", "seed=1,2", "slope=0.5,inf")
+    whole = toy(*sweep, "threads=2")
+    assert whole.status == 0
+    assert whole.frame["run"].tolist() == list(range(8 * 140))
+    monkeypatch.setattr(schedule, "MOST_BLOCKS", 1)
+    assert toy(*sweep).csv == whole.csv
+
+
+def test_a_failure_within_a_batch_costs_no_neighbour(toy, lab, monkeypatch):
+    source = """
+        from toys import Category
+        def pick(seed, x):
+            return {"verdict": Category(seed.astype("int32"), ("a", "b", "c")), "total": x.sum()}
+    """
+    lab({"own_pick.py": source})
+    sweep = ("-m", "task=line", "task._target_=own_pick.pick", "task.outputs=[verdict,total]", "~slope", "~shift")
+    called = toy(*sweep, "x.seed=range(0,9)", "x.fill=normal", "seed=range(0,5)")
+    assert called.status == 1
+    assert called.frame["run"].tolist() == list(range(45))
+    assert called.frame["status"].tolist() == ["ok", "ok", "ok", "failed", "failed"] * 9
+    assert called.frame["x.seed"].tolist() == [seed for seed in range(9) for _ in range(5)]
+    monkeypatch.setattr(schedule, "MOST_BLOCKS", 1)
+    assert toy(*sweep, "x.seed=range(0,9)", "x.fill=normal", "seed=range(0,5)").csv == called.csv
 
 
 def test_a_result_that_is_not_finite_is_data(toy):

@@ -6,7 +6,7 @@ import pytest
 from runner.contract.task import Kind, Parameter, Task
 from runner.errors import InvalidInputError
 from runner.plan.dtypes import find_changed_value
-from runner.plan.inputs import DTYPES, build_array, describe_input
+from runner.plan.inputs import DTYPES, Input, build_array, describe_input
 
 TASK = Task("toy", "toys.line", lambda **_: None, (Parameter("x", Kind.ARRAY, ()),), ())
 
@@ -85,3 +85,12 @@ def test_a_fill_between_whole_numbers_is_refused_for_integers(fill, dtype):
 def test_large_arrays_are_checked_in_pieces(monkeypatch):
     monkeypatch.setattr("runner.plan.dtypes.CHECKED_VALUES", 2)
     assert find_changed_value(np.array([1.0, 2, 3, 4, 5.5]), np.dtype("int8")) == 5.5
+
+
+@pytest.mark.parametrize("fill", ["normal", "uniform"])
+def test_the_stream_of_a_seed_does_not_depend_on_the_arrays_before_it(fill):
+    """The generator is seeded again: nothing is left of a pair of normal values, of which the odd size took one."""
+    method = {"normal": "standard_normal", "uniform": "random_sample"}[fill]
+    for seed in (0, 1, 2**32 - 1, 1):
+        array = build_array.__wrapped__(Input((3,), "float32", fill=fill, seed=seed))
+        assert array.tolist() == getattr(np.random.RandomState(seed), method)(3).astype(np.float32).tolist()

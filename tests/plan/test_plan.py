@@ -132,7 +132,7 @@ def test_a_signature_is_what_a_program_depends_on():
 @given(st.integers(1, 10**7), st.sampled_from([1, 8, 64]), st.integers(1, 8192), st.integers(1, 64))
 def test_the_rule_for_blocks_keeps_all_threads_busy(runs, lanes, wanted, threads):
     capacity = math.ceil(wanted / lanes) * lanes
-    group = TracedTask(lambda *_: {}, {}, {}, (), lanes, capacity, False, 0)
+    group = TracedTask("program", lambda *_: {}, {}, {}, (), lanes, capacity, False, 0)
     size = size_block(runs, group, threads)
     assert 1 <= size <= capacity
     assert size % lanes == 0

@@ -1,0 +1,63 @@
+"""The programs of a schedule's groups, compiled in the background before their blocks are executed."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+from runner import program
+from runner.errors import InvalidInputError
+from runner.execution.schedule import Schedule
+from runner.program import Program
+
+
+class Programs:
+    """The programs of a schedule's groups, compiled in the background a few groups ahead of their first block.
+
+    A program is kept until all runs of its group are done, so that memory does not grow with the number of groups.
+    """
+
+    def __init__(self, schedule: Schedule, compilers: ThreadPoolExecutor, ahead: int) -> None:
+        self._groups, self._compilers, self._ahead = schedule.groups, compilers, ahead
+        self._names = list(schedule.groups)
+        self._place = {name: i for i, name in enumerate(self._names)}
+        self._left = schedule.count_runs()
+        self._requested = 0
+        self._compiled: dict[str, Future[Program] | str] = {}
+        self._halving = Lock()
+
+    def request(self, signature: str) -> None:
+        """Compiles this group and the next ones, if that has not begun."""
+        for name in self._names[self._requested : self._place[signature] + self._ahead]:
+            self._requested += 1
+            group = self._groups[name]
+            self._compiled[name] = (
+                group if isinstance(group, str) else self._compilers.submit(program.compile_program, group)
+            )
+
+    def get(self, signature: str) -> Program:
+        """The program, when it is compiled. Raises InvalidInputError if the group cannot be traced."""
+        compiled = self._compiled[signature]
+        if isinstance(compiled, str):
+            raise InvalidInputError(compiled)
+        return compiled.result()
+
+    def release(self, signature: str, runs: int) -> None:
+        """Drops the program if these were the last runs of its group."""
+        self._left[signature] -= runs
+        if not self._left[signature]:
+            del self._compiled[signature]
+
+    def halve(self, signature: str, exceeded: Program) -> Program | None:
+        """A program with less capacity than one that exceeded the memory, for the blocks to come too.
+
+        None if there is no smaller one. Threads whose blocks exceed the memory at the same time share one compilation.
+        """
+        with self._halving:
+            current = self.get(signature)
+            if current.traced.capacity < exceeded.traced.capacity:
+                return current
+            smaller = program.halve_program(exceeded)
+            if smaller is not None:
+                future: Future[Program] = Future()
+                future.set_result(smaller)
+                self._compiled[signature] = future
+            return smaller
