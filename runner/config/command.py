@@ -95,9 +95,11 @@ def _set_arguments(arguments: Sequence[str]) -> Iterator[None]:
 
 def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None = None) -> Call:
     """Checks a composed configuration and binds its values. Raises InvalidInputError for usage errors."""
-    settings = read_settings(config)
+    settings, shard = read_settings(config), read_shard_job(config)
+    if shard:
+        shard.hide_other_gpus()  # before the task's module, which may use JAX, is imported
     plan = read_plan(config, settings)
-    return Call(plan, settings, folder, _format_config(config), launcher, read_shard_job(config))
+    return Call(plan, settings, folder, _format_config(config), launcher, shard)
 
 
 def _format_config(config: DictConfig) -> dict[str, str]:

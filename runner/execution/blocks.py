@@ -1,4 +1,4 @@
-"""Blocks executed over threads, with the results appended in the order of the table."""
+"""Blocks executed over devices and threads, with the results appended in the order of the table."""
 
 import time
 from collections import deque
@@ -13,6 +13,7 @@ import numpy as np
 
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
+from runner.execution.placement import Copies, ProgramSource, Turns
 from runner.execution.schedule import Groups, Schedule
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
@@ -24,10 +25,11 @@ from runner.storage.folder import Folder
 from runner.storage.writer import format_rows, open_table
 
 DEVICE_INPUTS = 64
-"""Inputs that are kept on the device at most."""
+"""Inputs that are kept on a device at most."""
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
+PutInput = Callable[[Input, int | None], object]
 FormatRows = Callable[[Block, Outputs | None, str | None], bytes]
 
 
@@ -62,29 +64,37 @@ def execute_schedule(
 
 
 def execute_blocks(schedule: Schedule, format_block: FormatRows, stop: Callable[[], object]) -> Iterator[Result]:
-    """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
+    """Executes blocks over the schedule's devices and threads, and yields the results in the order of the blocks.
 
-    Executables release the GIL. At most twice as many blocks as threads are under way, so that memory does not grow
-    with the number of runs. While one group runs, the next ones are compiled.
+    Each device has a queue and its share of the threads. Executables release the GIL. At most twice as many blocks as
+    threads are under way, so that memory does not grow with the number of runs. While one group runs, the next ones are
+    compiled.
     """
-    threads, plan = schedule.threads, schedule.plan
-    workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    programs = _Programs(schedule.groups, compilers, ahead=threads)
-    put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
+    plan, turns = schedule.plan, Turns(schedule.devices, list(schedule.groups))
+    queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
+    threads, compilers = max(schedule.threads, len(queues)), ThreadPoolExecutor(schedule.threads)
+    programs = _Programs(turns.place_groups(schedule.groups), compilers, ahead=threads)
+    copies = Copies(programs)
+    put_input = lru_cache(maxsize=DEVICE_INPUTS * len(queues))(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
     try:
         for block in schedule.iterate_blocks():
             if stop():
                 break
-            programs.request(plan.segments[block.segment].signature)
-            under_way.append(workers.submit(_execute_block, plan, block, programs, format_block, put_input))
+            signature = plan.segments[block.segment].signature
+            programs.request(signature)
+            turn = turns.take(signature)
+            source = copies.on(turns.devices[turn])
+            under_way.append(queues[turn].submit(_execute_block, plan, block, source, format_block, put_input))
             if len(under_way) >= 2 * threads:
                 yield from under_way.popleft().result()
         while under_way and not (stop() and under_way[0].cancel()):
             yield from under_way.popleft().result()
     finally:
-        workers.shutdown(cancel_futures=True)
-        compilers.shutdown(cancel_futures=True)
+        for pool in (*queues, compilers):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (*queues, compilers):
+            pool.shutdown()
 
 
 class _Programs:
@@ -130,6 +140,24 @@ class _Programs:
 
 
 @dataclass(frozen=True)
+class _Single:
+    """The one program of a run that is executed alone."""
+
+    compiled: Program
+
+    def get(self, _: str) -> Program:
+        return self.compiled
+
+    def halve(self, _: str, exceeded: Program) -> Program | None:
+        return program.halve_program(exceeded)
+
+
+def execute_alone(plan: Plan, block: Block, compiled: Program) -> Result:
+    """Executes a block of one run with a program of its own; its rows are not formatted."""
+    return _execute_block(plan, block, _Single(compiled), lambda *_: b"", program.put_input)[0]
+
+
+@dataclass(frozen=True)
 class _Piece:
     """Runs of a block that were executed together; see `Result`."""
 
@@ -140,13 +168,14 @@ class _Piece:
 
 
 def _execute_block(
-    plan: Plan, block: Block, programs: _Programs, format_block: FormatRows, put_input: Callable[[Input], object]
+    plan: Plan, block: Block, programs: ProgramSource, format_block: FormatRows, put_input: PutInput
 ) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
     try:
         compiled = programs.get(plan.segments[block.segment].signature)
-        inputs = {name: put_input(value) for name, value in plan.segments[block.segment].inputs.items()}
+        device = compiled.traced.device
+        inputs = {name: put_input(value, device) for name, value in plan.segments[block.segment].inputs.items()}
         started = time.perf_counter()
         pieces = _execute_pieces(plan, block, compiled, inputs, programs)
     except InvalidInputError as refusal:
@@ -165,7 +194,7 @@ def _make_result(piece: _Piece, format_block: FormatRows, started: float) -> Res
 
 
 def _execute_pieces(
-    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: _Programs
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: ProgramSource
 ) -> list[_Piece]:
     """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
     signature = plan.segments[block.segment].signature

@@ -64,6 +64,8 @@ class Plan:
     """Threads that execute blocks; None uses one for each core."""
     duplicates: int = 0
     """Runs that the sweep named more than once; each is run once."""
+    devices: int | tuple[int, ...] | None = None
+    """How many devices execute blocks, or which ones; None uses all of them."""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

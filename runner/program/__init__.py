@@ -11,32 +11,49 @@ neighbours are, and a signature is compiled once.
 
 from runner.errors import describe_error
 from runner.program.cache import enable_cache
-from runner.program.devices import count_cores, count_memory, describe_devices, list_settings, put_input, use_cpu_only
+from runner.program.cost import BLOCKS_ON_DEVICE
+from runner.program.devices import (
+    count_cores,
+    count_memory,
+    describe_devices,
+    is_accelerated,
+    list_settings,
+    put_input,
+    require_determinism,
+    select_devices,
+    use_cpu_only,
+)
 from runner.program.executable import (
     CompilationError,
     OutOfMemoryError,
     Program,
     compile_program,
+    copy_program,
     halve_program,
     run_program,
 )
 from runner.program.trace import TracedTask, trace_segment
 
 __all__ = [
+    "BLOCKS_ON_DEVICE",
     "CompilationError",
     "OutOfMemoryError",
     "Program",
     "TracedTask",
     "compile_program",
+    "copy_program",
     "count_cores",
     "count_memory",
     "describe_devices",
     "describe_error",
     "enable_cache",
     "halve_program",
+    "is_accelerated",
     "list_settings",
     "put_input",
+    "require_determinism",
     "run_program",
+    "select_devices",
     "trace_segment",
     "use_cpu_only",
 ]
