@@ -39,7 +39,7 @@ from runner.storage.folder import (
 from runner.storage.lock import is_locked, lock_folder
 from runner.storage.manifest import Manifest, accept_changes, format_manifest, require_manifest
 from runner.storage.merge import open_saved_study
-from runner.storage.programs import format_programs
+from runner.storage.programs import format_programs, read_programs
 from runner.storage.reader import count_reasons, read_run
 from runner.storage.run_index import RunIndex
 from runner.storage.saved import SavedStudy, read_saved_study, record_end
@@ -142,6 +142,8 @@ def prepare_jax(call: Call) -> None:
     from runner import program
 
     program.dispatch_in_caller()
+    if call.settings.deterministic:
+        program.require_determinism()
     if problem := program.enable_cache():
         terminal.print_warning(problem)
     if is_elsewhere(call):
@@ -167,7 +169,8 @@ def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
 
         if not shard.is_orphaned():
             accept = call.settings.on_mismatch is OnMismatch.ACCEPT
-            execute_part(call.plan, folder, shard.numbers, accept=accept, stop=stop, warn=terminal.print_warning)
+            verify, warn = call.settings.verify, terminal.print_warning
+            execute_part(call.plan, folder, shard.numbers, accept=accept, verify=verify, stop=stop, warn=warn)
     if shard.is_orphaned():
         os._exit(1)  # nobody waits for the answer, and the worker would wait minutes for another job
 
@@ -212,7 +215,8 @@ def open_study(call: Call, folder: Folder) -> Study | None:
 
 def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
     """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
-    if is_complete and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ):
+    is_usual = not call.settings.deterministic and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ)
+    if is_complete and is_usual:
         return take_fingerprint(call.plan, None, None, _count_pool())
     from runner import program
 
@@ -254,7 +258,8 @@ def trace_pending(call: Call, study: Study) -> "Schedule":
     from runner.execution.schedule import check_metrics, make_schedule
 
     is_resumed = study.saved.is_last_sweep(study.index)
-    schedule = make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed)
+    is_here = not is_elsewhere(call)
+    schedule = make_schedule(call.plan, study.pending, study.repeated, is_resumed=is_resumed, is_here=is_here)
     check_metrics(schedule, study.saved.manifest.columns.outputs if study.saved.manifest else ())
     return schedule
 
@@ -281,7 +286,7 @@ def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
         call.plan, study.index, schedule.outputs, study.fingerprint, missing=missing, repeated=repeated
     )
     write_file(folder.manifest, format_manifest(manifest))
-    devices = [] if is_elsewhere(call) else program.describe_devices()
+    devices = [] if is_elsewhere(call) else program.describe_devices() * len(schedule.devices)
     write_environment(folder, collect_environment(devices))
     write_config(folder, call.config_files)
     is_here = call.launcher is None and not saved.part_spans
@@ -296,16 +301,18 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
     from runner import program
     from runner.execution.blocks import execute_schedule
     from runner.execution.group_statistics import begin_progress
+    from runner.execution.verification import choose_sample, verify_sample
 
     folder, progress, outputs = study.saved.folder, begin_progress(schedule), None
+    sample = choose_sample(schedule, call.settings.verify or 0)
     summary = _summarize_saved(call, study.saved, study.index, manifest)
     with catch_signals(announce_stop) as get_signal, terminal.show_progress(schedule.runs) as advance:
         for result in execute_schedule(schedule, manifest.columns, folder, get_signal, terminal.print_warning):
             summary = add_block(summary, result.block, result.outputs)
-            progress, outputs = progress.add(result), result.outputs
+            progress, sample, outputs = progress.add(result), sample.add(result), result.outputs
             advance(len(result.block))
-        number = get_signal()
-    write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices())))
+        verified, number = verify_sample(sample, get_signal), get_signal()
+    write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
     if number and progress.runs < schedule.runs:
         raise _interrupted(number, progress.runs, schedule, folder)
     if study.repeated:  # their earlier rows count no more
@@ -362,9 +369,18 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
 
     with catch_signals(stop_shards) as get_signal, terminal.show_progress(schedule.runs) as advance:
         if call.launcher is None:
-            accept = call.settings.on_mismatch is OnMismatch.ACCEPT
+            accept, verify = call.settings.on_mismatch is OnMismatch.ACCEPT, call.settings.verify
             for span in spans:
-                execute_part(call.plan, folder, span, accept=accept, stop=get_signal, advance=advance, warn=warn)
+                execute_part(
+                    call.plan,
+                    folder,
+                    span,
+                    accept=accept,
+                    verify=verify,
+                    stop=get_signal,
+                    advance=advance,
+                    warn=warn,
+                )
         else:
             shares = share_spans(spans, call.launcher.count)
             problems = call.launcher.launch(folder.path, shares, program.count_cores(), call.settings.cores_per_run)
@@ -385,6 +401,8 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
     saved = runs - outcome.executed
     there = f", {saved:,} of them already there" if saved else ""
     terminal.print_line(f"{terminal.count_runs(runs)} in {shorten_path(folder.results)}{there}")
+    if call.settings.verify and outcome.executed:
+        _print_verification(folder)
     if call.settings.report:
         from runner.analysis.comparison import compare_studies
         from runner.analysis.report import write_report
@@ -396,6 +414,13 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(folder)}")
     if outcome.failures:
         raise StudyFailedError(_describe_failures(outcome.failures, study))
+
+
+def _print_verification(folder: Folder) -> None:
+    from runner.execution.verification import describe_verification
+
+    header, *rows = read_programs(folder.programs) or [[]]
+    terminal.print_line(describe_verification([dict(zip(header, row, strict=True)) for row in rows]))
 
 
 def _describe_failures(failures: Counter[str], study: Study) -> str:

@@ -33,7 +33,8 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
         raise InvalidInputError("--experimental-rerun is not supported; call the command again with the same arguments")
     for override in given.overrides:
         _check_override(override)
-    return [*select_first_task([_quote_words(o) for o in given.overrides]), *_find_flags(arguments, given.overrides)]
+    overrides = [_quote_words(_list_devices(override)) for override in given.overrides]
+    return [*select_first_task(overrides), *_find_flags(arguments, given.overrides)]
 
 
 def describe_versions() -> str:
@@ -97,6 +98,11 @@ def _check_override(override: str) -> None:
 
 def _parse_value(override: str) -> Any:
     return OverridesParser.create().parse_overrides([override])[0].value()
+
+
+def _list_devices(override: str) -> str:
+    """`devices=0,2` as the list that it means, since a setting cannot be swept."""
+    return re.sub(r"^(\+*devices)=(\d+(?:,\d+)+)$", r"\1=[\2]", override)
 
 
 def _quote_words(override: str) -> str:

@@ -51,7 +51,16 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     distinct = tuple({repr(segment): segment for segment in segments}.values())
     columns = tuple(_build_axis(bases[0].task, keys) for keys in axes)
     duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
-    return Plan(distinct, columns, settings.lanes, settings.block, settings.threads, settings.cores_per_run, duplicates)
+    return Plan(
+        distinct,
+        columns,
+        settings.lanes,
+        settings.block,
+        settings.threads,
+        settings.cores_per_run,
+        duplicates,
+        settings.devices,
+    )
 
 
 def _compose_bases(config: DictConfig, zips: Sequence[Zip], groups: Sequence[Zip], *, large: bool) -> list[Base]:

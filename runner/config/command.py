@@ -97,10 +97,12 @@ def _set_arguments(arguments: Sequence[str]) -> Iterator[None]:
 
 def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None = None) -> Call:
     """Checks a composed configuration and binds its values. Raises InvalidInputError for usage errors."""
-    settings = read_settings(config)
+    settings, shard = read_settings(config), read_shard_job(config)
     replaced = reserve_cores(settings.cores_per_run)  # before a task's module is imported, which may start JAX
+    if shard:
+        shard.hide_other_gpus()  # before it, too
     plan, warnings = read_plan(config, settings), (replaced,) if replaced else ()
-    return Call(plan, settings, folder, _format_config(config), launcher, read_shard_job(config), warnings)
+    return Call(plan, settings, folder, _format_config(config), launcher, shard, warnings)
 
 
 def _format_config(config: DictConfig) -> dict[str, str]:

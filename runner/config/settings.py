@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from runner.errors import InvalidInputError
 from runner.plan.size import MOST_PROGRAMS, MOST_RUNS, MOST_SEGMENTS, MOST_VALUES
@@ -53,8 +53,31 @@ def _check_limit(name: str, value: Any) -> int | None:
 
 
 def _check_cores(name: str, value: Any) -> int:
+    if (number := _check_count(name, value)) is None:
+        raise InvalidInputError(f"{name} must be a positive integer, got {value!r}")
+    return number
+
+
+def _check_devices(name: str, value: Any) -> int | tuple[int, ...] | None:
+    """A number of devices, the numbers of some, or None for `auto`."""
+    if value == "auto":
+        return None
+    listed = value.split(",") if isinstance(value, str) and "," in value else value
+    if isinstance(listed, ListConfig | list):
+        numbers = [int(each) if str(each).strip().isdecimal() else -1 for each in listed]
+        if numbers and min(numbers) >= 0 and len(set(numbers)) == len(numbers):
+            return tuple(numbers)
+    elif (count := as_integer(value)) is not None and count > 0:
+        return count
+    raise InvalidInputError(
+        f"{name} must be auto, how many devices, or a list of their numbers from 0 on, got {value!r}"
+    )
+
+
+def _check_count(name: str, value: Any) -> int | None:
+    """A positive integer, or None where nothing is given."""
     number = as_integer(value)
-    if number is None or number < 1:
+    if value is not None and (number is None or number < 1):
         raise InvalidInputError(f"{name} must be a positive integer, got {value!r}")
     return number
 
@@ -121,6 +144,27 @@ class Settings:
         "threads among which XLA divides a single run, for few and large runs; part of the study, because the last "
         "bits of a divided reduction depend on it",
         _check_cores,
+    )
+    devices: int | tuple[int, ...] | None = _setting(
+        "auto",
+        "auto|N|[0,2]",
+        "the devices that execute blocks: all, the first N, or those of these numbers; the results do not depend on "
+        "it (with shards: those of each shard)",
+        _check_devices,
+    )
+    deterministic: bool = _setting(
+        False,
+        "true",
+        "on a GPU, programs without autotuning and without operations that give other bits each time (XLA's "
+        "`--xla_gpu_deterministic_ops`), which may be slower; recorded in the study",
+        _check_flag,
+    )
+    verify: int | None = _setting(
+        None,
+        "N",
+        "execute N runs of each group once more, each alone with one lane, and report the largest difference from "
+        "their results",
+        _check_count,
     )
     on_mismatch: OnMismatch = _setting(  # noqa: RUF009 - it returns a dataclass field
         "refuse",

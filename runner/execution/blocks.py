@@ -1,4 +1,4 @@
-"""Blocks executed over threads, with the results appended in the order of the table."""
+"""Blocks executed over devices and threads, with the results appended in the order of the table."""
 
 import time
 from collections import deque
@@ -13,6 +13,7 @@ import numpy as np
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.compilation import Programs
+from runner.execution.placement import Copies, ProgramSource, Turns
 from runner.execution.schedule import Schedule
 from runner.execution.stalls import StallWatch
 from runner.plan.inputs import Input
@@ -25,11 +26,11 @@ from runner.storage.folder import Folder
 from runner.storage.writer import Rows, format_rows, open_table
 
 DEVICE_INPUTS = 64
-"""Inputs that are kept on the device at most."""
+"""Inputs that are kept on a device at most."""
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
-PutInput = Callable[[Input], object]
+PutInput = Callable[[Input, int | None], object]
 Warn = Callable[[str], object]
 FormatRows = Callable[[Sequence[Rows]], bytes]
 
@@ -71,20 +72,23 @@ def execute_schedule(
 def execute_blocks(
     schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object], watch: StallWatch
 ) -> Iterator[Result]:
-    """Executes blocks over the schedule's threads, and yields the results in the order of the blocks.
+    """Executes blocks over the schedule's devices and threads, and yields the results in the order of the blocks.
 
-    Executables release the GIL. At most twice as many batches as threads are under way, so that memory does not grow
-    with the number of runs. While one group runs, the next ones are compiled.
+    Each device has a queue and its share of the threads. Executables release the GIL. At most twice as many batches as
+    threads are under way, so that memory does not grow with the number of runs. While one group runs, the next ones are
+    compiled.
     """
-    threads, plan = schedule.threads, schedule.plan
-    workers, compilers = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-    programs = Programs(schedule, compilers, ahead=threads)
-    put_input = lru_cache(maxsize=DEVICE_INPUTS)(program.put_input)
+    plan, turns = schedule.plan, Turns(schedule.devices, list(schedule.groups))
+    queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
+    threads, compilers = max(schedule.threads, len(queues)), ThreadPoolExecutor(schedule.threads)
+    programs = Programs(turns.place_groups(schedule.groups), schedule.count_runs(), compilers, ahead=threads)
+    copies = Copies(programs)
+    put_input = lru_cache(maxsize=DEVICE_INPUTS * len(queues))(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
 
     def await_first() -> Iterator[Result]:
         for result in watch.wait_for(under_way.popleft()):
-            programs.release(plan.segments[result.block.segment].signature, len(result.block))
+            copies.release(plan.segments[result.block.segment].signature, len(result.block))
             yield result
 
     try:
@@ -93,20 +97,42 @@ def execute_blocks(
                 if stop():
                     break
                 programs.request(signature := plan.segments[batch[0].segment].signature)
-                future = workers.submit(_execute_batch, plan, batch, programs, format_batch, put_input)
+                place = turns.take(signature)
+                source = copies.on(turns.devices[place])
+                future = queues[place].submit(_execute_batch, plan, batch, source, format_batch, put_input)
                 under_way.append(watch.add(signature, future))
                 if len(under_way) >= 2 * threads:
                     yield from await_first()
             while under_way and not (stop() and under_way[0].cancel()):
                 yield from await_first()
     finally:
-        workers.shutdown(cancel_futures=True)
-        compilers.shutdown(cancel_futures=True)
+        for pool in (*queues, compilers):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (*queues, compilers):
+            pool.shutdown()
 
 
 def _describe_group(schedule: Schedule, signature: str) -> str:
     number, task, static, _ = schedule.describe_group(signature)
     return f"{number} ({' '.join(filter(None, (task, static)))})"
+
+
+@dataclass(frozen=True)
+class _Single:
+    """The one program of a run that is executed alone."""
+
+    compiled: Program
+
+    def get(self, _: str) -> Program:
+        return self.compiled
+
+    def halve(self, _: str, exceeded: Program) -> Program | None:
+        return program.halve_program(exceeded)
+
+
+def execute_alone(plan: Plan, block: Block, compiled: Program) -> Result:
+    """Executes a block of one run with a program of its own; its rows are not formatted."""
+    return _execute_block(plan, block, _Single(compiled), program.put_input)[0]
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,7 @@ class _Piece:
 
 
 def _execute_batch(
-    plan: Plan, batch: Sequence[Block], programs: Programs, format_batch: FormatRows, put_input: PutInput
+    plan: Plan, batch: Sequence[Block], programs: ProgramSource, format_batch: FormatRows, put_input: PutInput
 ) -> list[Result]:
     """The results of some blocks, formatted together."""
     results = [result for block in batch for result in _execute_block(plan, block, programs, put_input)]
@@ -129,12 +155,13 @@ def _execute_batch(
     return [replace(results[0], rows=rows), *results[1:]]
 
 
-def _execute_block(plan: Plan, block: Block, programs: Programs, put_input: PutInput) -> list[Result]:
+def _execute_block(plan: Plan, block: Block, programs: ProgramSource, put_input: PutInput) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
     try:
         compiled = programs.get(plan.segments[block.segment].signature)
-        inputs = {name: put_input(value) for name, value in plan.segments[block.segment].inputs.items()}
+        device = compiled.traced.device
+        inputs = {name: put_input(value, device) for name, value in plan.segments[block.segment].inputs.items()}
         started = time.perf_counter()
         pieces = _execute_pieces(plan, block, compiled, inputs, programs)
     except InvalidInputError as refusal:
@@ -152,7 +179,7 @@ def _make_result(piece: _Piece, started: float) -> Result:
 
 
 def _execute_pieces(
-    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: Programs
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: ProgramSource
 ) -> list[_Piece]:
     """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
     signature = plan.segments[block.segment].signature

@@ -1,11 +1,12 @@
 """The programs of a schedule's groups, compiled in the background before their blocks are executed."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
 from runner import program
 from runner.errors import InvalidInputError
-from runner.execution.schedule import Schedule
+from runner.execution.schedule import Groups
 from runner.program import Program
 
 
@@ -15,11 +16,11 @@ class Programs:
     A program is kept until all runs of its group are done, so that memory does not grow with the number of groups.
     """
 
-    def __init__(self, schedule: Schedule, compilers: ThreadPoolExecutor, ahead: int) -> None:
-        self._groups, self._compilers, self._ahead = schedule.groups, compilers, ahead
-        self._names = list(schedule.groups)
+    def __init__(self, groups: Groups, runs: Mapping[str, int], compilers: ThreadPoolExecutor, ahead: int) -> None:
+        self._groups, self._compilers, self._ahead = groups, compilers, ahead
+        self._names = list(groups)
         self._place = {name: i for i, name in enumerate(self._names)}
-        self._left = schedule.count_runs()
+        self._left = dict(runs)
         self._requested = 0
         self._compiled: dict[str, Future[Program] | str] = {}
         self._halving = Lock()
@@ -40,11 +41,12 @@ class Programs:
             raise InvalidInputError(compiled)
         return compiled.result()
 
-    def release(self, signature: str, runs: int) -> None:
-        """Drops the program if these were the last runs of its group."""
+    def release(self, signature: str, runs: int) -> bool:
+        """Drops the program if these were the last runs of its group, and returns whether they were."""
         self._left[signature] -= runs
-        if not self._left[signature]:
+        if is_done := not self._left[signature]:
             del self._compiled[signature]
+        return is_done
 
     def halve(self, signature: str, exceeded: Program) -> Program | None:
         """A program with less capacity than one that exceeded the memory, for the blocks to come too.

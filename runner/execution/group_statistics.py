@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from runner.execution.blocks import Result
 from runner.execution.schedule import Schedule
+from runner.execution.verification import Verification
 from runner.program import Program
 
 
@@ -80,15 +82,18 @@ class Progress:
         signature = self.schedule.plan.segments[result.block.segment].signature
         return Progress(self.schedule, {**self.groups, signature: self.groups[signature].add(result)})
 
-    def program_rows(self, devices: Sequence[str]) -> list[Sequence[Any]]:
-        """The rows of `programs.csv`; `devices` are the kinds of devices that were used."""
+    def program_rows(
+        self, devices: Sequence[str], verified: Mapping[str, Verification] = MappingProxyType({})
+    ) -> list[Sequence[Any]]:
+        """The rows of `programs.csv`; `devices` are the kinds of the schedule's devices."""
         rows: list[Sequence[Any]] = []
         for signature, group in self.groups.items():
             number, task, static, inputs = self.schedule.describe_group(signature)
             rate = round(group.runs / group.seconds, 1) if group.seconds else ""
             program = self._describe_program(signature, devices)
             row = [number, task, static, inputs, self.schedule.runs_of(signature), group.failed, *program]
-            rows.append([*row, round(group.seconds, 6), rate, group.reason or ""])
+            checked = verified[signature].cells if signature in verified else [""] * len(Verification().cells)
+            rows.append([*row, round(group.seconds, 6), rate, group.reason or "", *checked])
         return rows
 
     def _describe_program(self, signature: str, devices: Sequence[str]) -> list[Any]:
@@ -97,7 +102,9 @@ class Progress:
             return [""] * 6
         size = min(self.schedule.sizes[signature], facts.capacity)  # less than scheduled if it was out of memory
         seconds = round(facts.compile_seconds, 6)
-        return [facts.lanes, size, " ".join(devices), facts.bytes, facts.cache_hit, seconds]
+        count, kinds = len(self.schedule.devices), " ".join(devices)
+        used = kinds if count == 1 else f"{count} x {kinds}"
+        return [facts.lanes, size, used, facts.bytes, facts.cache_hit, seconds]
 
 
 def begin_progress(schedule: Schedule) -> Progress:

@@ -29,8 +29,8 @@ Groups = Mapping[str, TracedTask | str]
 class Schedule:
     """The groups of a plan that have runs to execute, in the order of the table.
 
-    `sizes` has the most runs in a block of each signature. `threads` blocks are executed at once. `repeated` are runs
-    that have a row already, and are executed once more after the pending ones.
+    `sizes` has the most runs in a block of each signature. `threads` blocks are executed at once, on the `devices` of
+    these numbers. `repeated` are runs that have a row already, and are executed once more after the pending ones.
     """
 
     plan: Plan
@@ -39,6 +39,7 @@ class Schedule:
     sizes: Mapping[str, int]
     threads: int
     repeated: tuple[Block, ...] = ()
+    devices: tuple[int, ...] = (0,)
 
     @property
     def runs(self) -> int:
@@ -104,11 +105,13 @@ class Schedule:
         return {signature: number for number, signature in enumerate(self.plan.groups)}
 
 
-def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] = (), *, is_resumed: bool) -> Schedule:
-    """Traces the groups that have runs to execute; nothing is compiled.
+def make_schedule(
+    plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] = (), *, is_resumed: bool, is_here: bool = True
+) -> Schedule:
+    """Traces the groups that have runs to execute; nothing is compiled. `is_here`: this process executes them.
 
-    Raises InvalidInputError if no group can be traced. A resumed study is exempt: it ends as it would have without
-    the interruption, and its last runs may be such.
+    Raises InvalidInputError if no group can be traced, and for devices that are not here. A resumed study is exempt
+    from the first: it ends as it would have without the interruption, and its last runs may be such.
     """
     groups: dict[str, TracedTask | str] = {}
     again = {block.segment for block in repeated}
@@ -126,9 +129,17 @@ def make_schedule(plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] 
                 refusals.append(refusal)
     if refusals and len(refusals) == len(groups) and not is_resumed:
         raise _summarize_refusals(refusals) from refusals[0]
-    threads = plan.threads or max(1, program.count_cores() // plan.cores_per_run)
+    devices = program.select_devices(plan.devices) if is_here else (0,)
+    threads = plan.threads or count_threads(len(devices), plan.cores_per_run)
     sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
-    return Schedule(plan, pending, groups, sizes, threads, repeated)
+    return Schedule(plan, pending, groups, sizes, threads, repeated, devices)
+
+
+def count_threads(devices: int, cores_per_run: int) -> int:
+    """Threads that execute blocks: one for the cores of a run, at least one for each device, two for an accelerator."""
+    if program.is_accelerated():
+        return program.BLOCKS_ON_DEVICE * devices
+    return max(program.count_cores() // cores_per_run, devices)
 
 
 def check_metrics(schedule: Schedule, known: Collection[Output]) -> None:

@@ -11,6 +11,7 @@ from runner.execution.blocks import execute_schedule
 from runner.execution.group_statistics import begin_progress
 from runner.execution.schedule import make_schedule
 from runner.execution.summary import add_block, empty_summary, pack_summary
+from runner.execution.verification import choose_sample, verify_sample
 from runner.plan.segments import Plan
 from runner.storage.environment import collect_environment, write_environment
 from runner.storage.fingerprint import find_mismatch, take_fingerprint
@@ -35,14 +36,16 @@ def execute_part(
     numbers: range,
     *,
     accept: bool,
+    verify: int | None = None,
     stop: Callable[[], object],
     advance: Callable[[int], Any] = lambda _: None,
     warn: Callable[[str], Any] = lambda _: None,
 ) -> None:
     """Executes the runs with these numbers into a part of the study, until `stop` returns something true.
 
-    It also ends when the study's folder has a stop request. Rows that the part has are kept. `warn` is given a line
-    for each group that seems to have stalled. Raises InvalidInputError
+    It also ends when the study's folder has a stop request. Rows that the part has are kept. `verify` runs of each
+    group are executed once more. `warn` is given a line for each group that seems to have stalled. Raises
+    InvalidInputError
     if machine, code or versions differ from those of the study or of the other shards, unless `accept` is set.
     """
     part = folder.part(numbers.start)
@@ -61,14 +64,17 @@ def execute_part(
         pending = saved.find_pending(plan, index, numbers[rows:])
         schedule = make_schedule(plan, pending, is_resumed=True)
         progress, summary = begin_progress(schedule), empty_summary(plan, columns.outputs)
+        sample = choose_sample(schedule, verify or 0)
 
         def is_stopped() -> bool:
             return bool(stop()) or folder.stop_request.exists()
 
         for result in execute_schedule(schedule, columns, part, is_stopped, warn):
             progress, summary = progress.add(result), add_block(summary, result.block, result.outputs)
+            sample = sample.add(result)
             advance(len(result.block))
-        write_file(part.programs, format_programs(progress.program_rows(program.describe_devices())))
+        verified = verify_sample(sample, is_stopped)
+        write_file(part.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
         if not rows:  # the summary of a part is that of all its rows, or missing
             write_file(part.summary, json.dumps(pack_summary(summary)))
 

@@ -66,6 +66,8 @@ class Plan:
     """Threads of XLA's pool on a CPU, among which a single run is divided."""
     duplicates: int = 0
     """Runs that the sweep named more than once; each is run once."""
+    devices: int | tuple[int, ...] | None = None
+    """How many devices execute blocks, or which ones; None uses all of them."""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

@@ -11,14 +11,18 @@ neighbours are, and a signature is compiled once.
 
 from runner.errors import describe_error
 from runner.program.cache import enable_cache, find_cached
+from runner.program.cost import BLOCKS_ON_DEVICE
 from runner.program.devices import (
     count_cores,
     count_memory,
     count_pool,
     describe_devices,
     dispatch_in_caller,
+    is_accelerated,
     list_settings,
     put_input,
+    require_determinism,
+    select_devices,
     use_cpu_only,
 )
 from runner.program.executable import (
@@ -26,6 +30,7 @@ from runner.program.executable import (
     OutOfMemoryError,
     Program,
     compile_program,
+    copy_program,
     halve_program,
     run_program,
 )
@@ -33,11 +38,13 @@ from runner.program.heap import freeze_heap
 from runner.program.trace import TracedTask, is_large, trace_segment
 
 __all__ = [
+    "BLOCKS_ON_DEVICE",
     "CompilationError",
     "OutOfMemoryError",
     "Program",
     "TracedTask",
     "compile_program",
+    "copy_program",
     "count_cores",
     "count_memory",
     "count_pool",
@@ -48,10 +55,13 @@ __all__ = [
     "find_cached",
     "freeze_heap",
     "halve_program",
+    "is_accelerated",
     "is_large",
     "list_settings",
     "put_input",
+    "require_determinism",
     "run_program",
+    "select_devices",
     "trace_segment",
     "use_cpu_only",
 ]

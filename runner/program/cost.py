@@ -16,6 +16,19 @@ LANES_BYTES = 128 * 1024
 MAX_CAPACITY = 8192
 CAPACITY_BYTES = 32 * 1024**2
 """What the outputs of a block may take."""
+ACCELERATOR_LANES = 1024
+"""The most lanes on an accelerator."""
+ACCELERATOR_BYTES = 256 * 1024**2
+"""What all lanes may keep alive at once on an accelerator: enough values to occupy all of its units.
+
+More lanes would only lengthen a single run, which has all of them, too.
+"""
+ACCELERATOR_SHARE = 8
+"""All lanes take at most this part of an accelerator's memory, because the compiler needs more than they keep alive."""
+ACCELERATOR_WORK = 2**38
+"""Scalar operations in a block on an accelerator, for the reason of `CAPACITY_WORK`."""
+BLOCKS_ON_DEVICE = 2
+"""Blocks that are on an accelerator at once: one is executed while the other is fetched and written."""
 CALLBACKS = ("debug_callback", "debug_print", "io_callback", "pure_callback")
 """Primitives that call Python, as JAX 0.10 to 0.12 name them."""
 MOST_ELEMENTS = 2**31 - 1
@@ -26,17 +39,36 @@ CAPACITY_WORK = 2**31
 """Scalar operations in a block, about a second of one core: progress and Ctrl-C wait for a block."""
 
 
-def choose_lanes(live_bytes: int, *, calls_python: bool = False) -> int:
+def choose_lanes(live_bytes: int, *, calls_python: bool = False, memory: int | None = None) -> int:
     """The lanes of a program: a power of two, at most 64, that keeps all lanes' live bytes within a core's cache.
 
-    A task that calls Python gets one lane: a lane that no run needs would call it, too, and print or count.
+    With the `memory` of an accelerator, at most 1024 that keep them within 256 MiB, and within an eighth of it. A task
+    that calls Python gets one lane: a lane that no run needs would call it, too, and print or count.
     """
-    return 1 if calls_python else _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
+    if calls_python:
+        return 1
+    if memory is None:
+        return _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
+    return _power_of_two(min(ACCELERATOR_BYTES, memory // ACCELERATOR_SHARE) // max(1, live_bytes), ACCELERATOR_LANES)
 
 
-def choose_capacity(output_bytes: int, work: int) -> int:
+def choose_capacity(output_bytes: int, work: int, *, is_accelerated: bool = False) -> int:
     """The most runs in a block, a power of two, from one run's output bytes and scalar operations."""
-    return _power_of_two(min(CAPACITY_BYTES // max(1, output_bytes), CAPACITY_WORK // max(1, work)), MAX_CAPACITY)
+    most = ACCELERATOR_WORK if is_accelerated else CAPACITY_WORK
+    return _power_of_two(min(CAPACITY_BYTES // max(1, output_bytes), most // max(1, work)), MAX_CAPACITY)
+
+
+def fit_size(lanes: int, capacity: int, needed: int, memory: int, *, may_narrow: bool) -> tuple[int, int] | None:
+    """Smaller lanes and capacity for a program that needs more than its share of an accelerator; None if it fits.
+
+    The capacity is halved first, on which no bits depend; the lanes follow if they were chosen by rule. None, too, if
+    nothing can be halved: the device refuses the program, or has room after all.
+    """
+    if needed <= memory // BLOCKS_ON_DEVICE:
+        return None
+    if capacity > lanes:
+        return lanes, max(1, capacity // lanes // 2) * lanes
+    return (lanes // 2, lanes // 2) if may_narrow and lanes > 1 else None
 
 
 def count_live_bytes(jaxpr: Jaxpr) -> int:

@@ -1,13 +1,18 @@
-"""Devices, cores, and inputs on a device."""
+"""Devices, cores, and inputs on a device.
+
+A device is named by its number among the local devices of the default platform; None is the default device.
+"""
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from runner.errors import InvalidInputError
 from runner.plan.inputs import Input, build_array
 
 CONTAINER_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -17,14 +22,77 @@ POOL_THREAD = "tf_XLAEigen"
 """What jaxlib 0.10 to 0.12 call the threads among which a run is divided, as Linux shows it."""
 
 
-def put_input(description: Input) -> jax.Array:
-    """The input on the default device, of its shape and dtype."""
-    return jax.device_put(build_array(description))
+ASSUMED_MEMORY = 8 * 1024**3
+"""The bytes of an accelerator that does not say how many it has."""
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+"""No autotuning, and only operations that give the same bits each time; a program that has none of them fails."""
+
+
+def put_input(description: Input, device: int | None = None) -> jax.Array:
+    """The input on a device, of its shape and dtype."""
+    return jax.device_put(build_array(description), None if device is None else jax.local_devices()[device])
+
+
+def select_devices(wanted: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The numbers of the first `wanted` local devices, or of those given; None selects all of the first one's kind.
+
+    Raises InvalidInputError for devices that are not there, or are of another kind than the first.
+    """
+    there = jax.local_devices()
+    kind = there[0].device_kind
+    equal = tuple(number for number, device in enumerate(there) if device.device_kind == kind)
+    if wanted is None:
+        return equal
+    if isinstance(wanted, int):
+        if wanted > len(equal):
+            raise InvalidInputError(f"devices={wanted}: this process has {len(equal)} of the kind {kind!r}")
+        return equal[:wanted]
+    if missing := [number for number in wanted if number not in equal]:
+        numbers = ", ".join(map(str, equal))
+        raise InvalidInputError(f"devices: there is no device {missing[0]} of the kind {kind!r}; there are: {numbers}")
+    return wanted
 
 
 def describe_devices() -> list[str]:
     """The kinds of devices that programs run on: `cpu`, or the name of an accelerator."""
     return [jax.local_devices()[0].device_kind]
+
+
+def use_device(number: int | None) -> AbstractContextManager[Any]:
+    """A context in which this thread's computations are compiled for a device, and run on it."""
+    return nullcontext() if number is None else jax.default_device(jax.local_devices()[number])
+
+
+def is_accelerated() -> bool:
+    """Whether programs run on something else than a CPU."""
+    return jax.local_devices()[0].platform != "cpu"
+
+
+def shares_binaries() -> bool:
+    """Whether the devices must share one binary, because two compilations of a program may give other bits.
+
+    They do on GPUs, where XLA selects kernels by measuring them (openxla/xla#37902).
+    """
+    return jax.local_devices()[0].platform in ("gpu", "cuda", "rocm")
+
+
+@cache
+def count_device_memory() -> int | None:
+    """The bytes of an accelerator that XLA's allocator manages, rounded down to a power of two; None on a CPU.
+
+    They are a share of the whole memory, not of what is free. Rounded, they are the same for all devices of a kind.
+    """
+    if not is_accelerated():
+        return None
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit") or ASSUMED_MEMORY
+    return int(1 << (int(limit).bit_length() - 1))
+
+
+def require_determinism() -> None:
+    """Adds XLA's flag for deterministic programs to the environment; has no effect once a device was used."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
 
 
 DEFAULTS = {
@@ -41,6 +109,8 @@ OTHER_FLAGS = (
     "--xla_cpu_parallel_codegen",
 )
 """Flags of XLA that have no influence on numbers; of any other one it is not known."""
+ALLOCATOR_VARIABLES = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_ALLOCATOR")
+"""Variables that decide on the memory of an accelerator, by which lanes are chosen."""
 
 
 def list_settings() -> dict[str, Any]:
@@ -48,7 +118,8 @@ def list_settings() -> dict[str, Any]:
     values = {name: getattr(jax.config, name) for name in DEFAULTS}
     settings = {name: value for name, value in values.items() if value != DEFAULTS[name]}
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(OTHER_FLAGS)]
-    return settings | ({"XLA_FLAGS": " ".join(sorted(flags))} if flags else {})
+    memory = {name: os.environ[name] for name in ALLOCATOR_VARIABLES if name in os.environ and is_accelerated()}
+    return settings | ({"XLA_FLAGS": " ".join(sorted(flags))} if flags else {}) | memory
 
 
 def use_cpu_only() -> None:
@@ -94,8 +165,7 @@ def dispatch_in_caller() -> None:
 @cache
 def list_compiler_options() -> dict[str, str | bool]:
     """Options of XLA's compiler. With a pool of one thread, no part of a run is handed to it, where all would wait."""
-    is_cpu = jax.local_devices()[0].platform == "cpu"
-    return {"xla_cpu_multi_thread_eigen": False} if is_cpu and count_pool() == 1 else {}
+    return {"xla_cpu_multi_thread_eigen": False} if not is_accelerated() and count_pool() == 1 else {}
 
 
 def count_pool() -> int | None:

@@ -15,7 +15,14 @@ from jax import lax
 from runner.contract.task import Output
 from runner.errors import describe_error
 from runner.program.cache import count_hits, watch_cache
-from runner.program.devices import count_memory, list_compiler_options
+from runner.program.cost import fit_size
+from runner.program.devices import (
+    count_device_memory,
+    count_memory,
+    list_compiler_options,
+    shares_binaries,
+    use_device,
+)
 from runner.program.trace import Arrays, TracedTask
 
 # JAX logs the traceback of a callback that raises, raw and once for each attempt; the reason of the run has the error
@@ -32,23 +39,63 @@ class CompilationError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """An executable with the seconds of its compilation, and its bytes by the compiler's own analysis."""
+    """An executable with the seconds of its compilation, and its bytes by the compiler's own analysis.
+
+    `is_shared` says that a copy for another device of the same kind has the same bits.
+    """
 
     traced: TracedTask
     executable: Callable[..., Arrays]
     compile_seconds: float
     cache_hit: bool
     bytes: int
+    is_shared: bool = False
 
 
 def compile_program(traced: TracedTask) -> Program:
     """Compiles the program of a signature, or loads it from the cache; an eager task is wrapped as it is.
 
-    Raises CompilationError if XLA refuses the task, and OSError if the surroundings do, such as a full disk.
+    On an accelerator it is compiled with fewer runs at once until, by the compiler's analysis, two blocks fit into its
+    memory. One of several GPUs takes the binary that the cache has, so that the others can load the same. Raises
+    CompilationError if XLA refuses the task, and OSError if the surroundings do, such as a full disk.
     """
     if traced.is_eager:
         return Program(traced, partial(_run_eagerly, traced), 0.0, False, traced.bytes)
     watch_cache()
+    program = _fit_program(_compile(traced))
+    if traced.device is None or not shares_binaries() or program.cache_hit:
+        return replace(program, is_shared=True)
+    cached = _compile(program.traced)  # another process may have written the entry first, and entries are kept
+    seconds = program.compile_seconds + cached.compile_seconds
+    taken = cached if cached.cache_hit else program
+    return replace(taken, compile_seconds=seconds, cache_hit=False, is_shared=cached.cache_hit)
+
+
+def copy_program(program: Program, device: int | None) -> Program:
+    """The same program for another device, with the same bits; where there is none, the program as it is.
+
+    JAX leaves the device out of the key of its cache on GPUs, and only there: they load the binary that was compiled
+    for the first of them. A second compilation of it may give other bits, and is not used. The devices of any other
+    platform have a compilation each. An eager task stays where it is.
+    """
+    if device == program.traced.device or program.traced.is_eager or not program.is_shared:
+        return program
+    copy = _compile(replace(program.traced, device=device))
+    if shares_binaries() and not copy.cache_hit:
+        return program
+    return replace(copy, is_shared=True)
+
+
+def _fit_program(program: Program) -> Program:
+    """The program, with fewer runs at once where two blocks of it would exceed an accelerator's memory."""
+    traced, memory = program.traced, count_device_memory()
+    if memory is None:
+        return program
+    size = fit_size(traced.lanes, traced.capacity, program.bytes, memory, may_narrow=traced.may_narrow)
+    return program if size is None else _fit_program(_compile(replace(traced, lanes=size[0], capacity=size[1])))
+
+
+def _compile(traced: TracedTask) -> Program:
     lanes, capacity = traced.lanes, traced.capacity
 
     def program(n: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:
@@ -64,8 +111,9 @@ def compile_program(traced: TracedTask) -> Program:
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
     started, hits = time.perf_counter(), count_hits()
     try:
-        lowered = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
-        executable = lowered.compile(compiler_options=list_compiler_options())
+        with use_device(traced.device):
+            lowered = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
+            executable = lowered.compile(compiler_options=list_compiler_options())
     except OSError:
         raise
     except Exception as error:
@@ -116,10 +164,11 @@ def _pad(column: np.ndarray, size: int) -> np.ndarray:
 
 def _run_eagerly(traced: TracedTask, n: np.int32, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> Arrays:
     """What an executable returns, by calls of the task outside of any program."""
-    runs = [
-        traced.call({name: jnp.asarray(column[place]) for name, column in scalars.items()}, inputs)
-        for place in range(int(n))
-    ]
+    with use_device(traced.device):
+        runs = [
+            traced.call({name: jnp.asarray(column[place]) for name, column in scalars.items()}, inputs)
+            for place in range(int(n))
+        ]
     return {name: np.stack([np.asarray(run[name]) for run in runs]) for name in runs[0]}
 
 

@@ -24,6 +24,7 @@ from runner.program.cost import (
     find_longest_axis,
     has_callback,
 )
+from runner.program.devices import count_device_memory, is_accelerated
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 from runner.program.structure import name_program
 
@@ -40,7 +41,9 @@ class TracedTask:
     `name` tells programs apart by their structure. `call` takes a dict of scalars and one of inputs for a single run,
     whose abstract values are `scalars`, uint32 or float32 `()`, and `inputs`. `lanes` runs are executed side by side,
     at most `capacity` in one call. `bytes` estimates what lanes and arrays of a block take; the compiled program has
-    the exact figure. `work` are the scalar operations of one run, roughly.
+    the exact figure. `work` are the scalar operations of one run, roughly. The program is compiled for the `device` of
+    that number; None is the default device. `may_narrow` says that a rule has chosen the lanes, and may choose fewer if
+    the compiled program exceeds an accelerator.
     """
 
     name: str
@@ -53,11 +56,13 @@ class TracedTask:
     is_eager: bool
     bytes: int
     work: int = 0
+    device: int | None = None
+    may_narrow: bool = False
 
 
 def is_large(traced: TracedTask) -> bool:
     """Whether one run takes many seconds on one core of a CPU, as far as the jaxpr tells; False on an accelerator."""
-    return traced.work >= LARGE_RUN_WORK and jax.local_devices()[0].platform == "cpu"
+    return traced.work >= LARGE_RUN_WORK and not is_accelerated()
 
 
 def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | None = None) -> TracedTask:
@@ -92,12 +97,15 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     _check_axes(segment, jaxpr)
     live_bytes, work = count_live_bytes(jaxpr), count_work(jaxpr)
     run_bytes = sum(output.bytes for output in outputs)
-    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes, calls_python=has_callback(jaxpr))
-    capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work))
+    memory, may_narrow = count_device_memory(), not lanes and not is_eager
+    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes, calls_python=has_callback(jaxpr), memory=memory)
+    accelerated = memory is not None
+    capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work, is_accelerated=accelerated))
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
     name = name_program(jaxpr, lanes, capacity)
-    return TracedTask(name, call, scalars, inputs, outputs, lanes, capacity, is_eager, estimate, work)
+    size = (lanes, capacity, is_eager, estimate, work)
+    return TracedTask(name, call, scalars, inputs, outputs, *size, may_narrow=may_narrow)
 
 
 def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:

@@ -12,6 +12,7 @@ from runner.storage.text_cells import decode_text, encode_text
 COLUMNS = (
     *("group", "task", "static", "inputs", "runs", "failed", "lanes", "block", "devices", "bytes"),
     *("cache_hit", "compile_seconds", "run_seconds", "runs_per_second", "reason"),
+    *("verified", "differing", "largest_difference", "largest_relative_difference", "differing_output"),
 )
 
 
@@ -26,7 +27,10 @@ def format_programs(rows: Iterable[Sequence[Any]]) -> str:
 
 def join_programs(text: str, more: str) -> str:
     """Two texts of `programs.csv` as one; the first may be empty."""
-    return text + more.partition("\n")[2] if text else more
+    if not text or text.partition("\n")[0] == more.partition("\n")[0]:
+        return text + more.partition("\n")[2] if text else more
+    tables = [list(csv.DictReader(io.StringIO(part))) for part in (text, more)]  # of two versions
+    return format_programs([row.get(name, "") for name in COLUMNS] for table in tables for row in table)
 
 
 def read_programs(path: Path) -> list[list[str]]:

@@ -135,7 +135,7 @@ def refuse_folder(folder):
 
 
 def test_a_disk_that_fails_is_no_result(toy, monkeypatch):
-    def fail(description):
+    def fail(description, device):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(program, "put_input", fail)

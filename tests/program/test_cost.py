@@ -6,6 +6,8 @@ import pytest
 from jax.experimental import io_callback
 
 from runner.program.cost import (
+    ACCELERATOR_BYTES,
+    ACCELERATOR_LANES,
     CAPACITY_BYTES,
     CAPACITY_WORK,
     LANES_BYTES,
@@ -37,6 +39,19 @@ def trace(function, *shapes):
 )
 def test_lanes_are_a_power_of_two_that_keeps_live_bytes_in_the_cache(live_bytes, lanes):
     assert choose_lanes(live_bytes) == lanes
+
+
+@pytest.mark.parametrize(
+    ("live_bytes", "memory", "lanes"),
+    [
+        (0, 2**36, ACCELERATOR_LANES),
+        (ACCELERATOR_BYTES // 100, 2**36, 64),
+        (2 * ACCELERATOR_BYTES, 2**36, 1),
+        (2**20, 2**26, 8),
+    ],
+)
+def test_lanes_of_an_accelerator_keep_live_bytes_within_a_share_of_its_memory(live_bytes, memory, lanes):
+    assert choose_lanes(live_bytes, memory=memory) == lanes
 
 
 @pytest.mark.parametrize(
