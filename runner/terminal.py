@@ -82,8 +82,7 @@ def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] |
 
 def print_run(segment: segments.Segment, outputs: Mapping[str, np.ndarray]) -> None:
     """Prints the values and the outputs of a single run."""
-    shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
-    cells = {"task": segment.task.name, **segment.traced, **segment.static, **shapes}
+    cells = {"task": segment.task.name, **segment.list_values()}
     results = {n: format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for n, rows in outputs.items()}
     print_columns([_make_column(name, [str(value)]) for name, value in {**cells, **results}.items()])
 

@@ -2,15 +2,13 @@
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from runner.config.compose import (
     Assignments,
@@ -22,10 +20,11 @@ from runner.config.compose import (
     update_config,
 )
 from runner.config.overrides import SweptKey, Zip, parse_sweep
+from runner.config.scalars import bind_built, find_scalar
 from runner.config.settings import RESERVED, Settings
-from runner.contract.imports import find_attribute, import_object
-from runner.contract.targets import check_object, check_target, list_targets
+from runner.contract.building import build_object, check_description
 from runner.contract.task import Built, Kind, Parameter, Task, infer_kind
+from runner.plan.datasets import Dataset, describe_dataset
 from runner.plan.even_values import Column, EvenValues
 from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
@@ -34,6 +33,8 @@ from runner.plan.values import convert_value, freeze
 
 EXACT_INTEGERS = 2**24
 """Integers up to here are exact in float32."""
+DTYPES = {Kind.SEED: np.uint32, Kind.INTEGER: np.int32, Kind.FLOAT: np.float32}
+"""The dtypes of traced scalars."""
 
 
 def read_plan(config: DictConfig, settings: Settings) -> Plan:
@@ -47,9 +48,10 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     groups = [keys for keys in zips if any(key.is_group for key in keys)]
     bases = _compose_bases(config, zips, groups, large=settings.large)
     axes, static = _divide_keys(zips, groups, bases)
-    segments = [_bind_segment(base, assignments) for base in bases for assignments in combine_values(static)]
+    names = {key.key for keys in axes for key in keys}
+    segments = [_bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
     distinct = tuple({repr(segment): segment for segment in segments}.values())
-    columns = tuple(_build_axis(bases[0].task, keys) for keys in axes)
+    columns = tuple(_build_axis(bases[0], keys) for keys in axes)
     duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
     return Plan(
         distinct,
@@ -82,7 +84,7 @@ def _measure_plan(config: DictConfig, zips: Sequence[Zip], groups: Sequence[Zip]
     """The size of a plan by these bases; without any base, what is known before a task is imported."""
     axes, static = _divide_keys(zips, groups, bases) if bases else ([], [])
     compiled = [z for z in static if any(_is_compiled(key, base) for key in z for base in bases)]
-    expanded = [key for z in axes for key in z if not _is_seed_range(bases[0].task, key)]
+    expanded = [key for z in axes for key in z if not _is_seed_range(key)]
     return PlanSize(
         _count_runs(zips),
         _count_runs([*groups, *compiled]),
@@ -109,7 +111,7 @@ def _count_runs(zips: Sequence[Zip]) -> int:
 def _divide_keys(zips: Sequence[Zip], groups: Sequence[Zip], bases: Sequence[Base]) -> tuple[list[Zip], list[Zip]]:
     """The keys that become axes, and those that are composed into segments."""
     others = [keys for keys in zips if keys not in groups]
-    axes = [keys for keys in others if all(_is_traced(key, base) for key in keys for base in bases)]
+    axes = [keys for keys in others if all(_is_axis(key, base) for key in keys for base in bases)]
     return axes, [keys for keys in others if keys not in axes]
 
 
@@ -123,35 +125,31 @@ def _is_compiled(key: SweptKey, base: Base) -> bool:
     return part in ("shape", "dtype") if kind is Kind.ARRAY else kind is Kind.STATIC
 
 
-def _is_traced(key: SweptKey, base: Base) -> bool:
+def _is_axis(key: SweptKey, base: Base) -> bool:
     """Whether the values of a swept key reach the program of this task as a traced scalar, and nothing else."""
-    parameter = base.task.parameter(key.key)
     values = key.values if isinstance(key.values, tuple) else ()
-    if parameter is None or key.key not in base.config or any(value is None for value in values):
-        return False
-    kind = infer_kind(parameter, base.config[key.key]).kind
-    return kind in (Kind.SEED, Kind.FLOAT) and not _is_interpolated(key.key, base.config)
+    return not any(value is None for value in values) and find_scalar(key.key, base) is not None
 
 
-def _is_interpolated(key: str, config: DictConfig) -> bool:
-    """Whether an interpolation anywhere in the config may refer to this key."""
-    text = json.dumps(OmegaConf.to_container(config, resolve=False), default=str)
-    return any(re.search(rf"\b{re.escape(key)}\b", reference) for reference in re.findall(r"\$\{.*?\}", text))
-
-
-def _bind_segment(base: Base, assignments: Assignments) -> Segment:
-    task, values = _apply_values(base, assignments)
+def _bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -> Segment:
+    task, raw, values = _apply_values(base, assignments)
     static: dict[str, Any] = {}
     traced: dict[str, int | float] = {}
-    inputs: dict[str, Input] = {}
+    inputs: dict[str, Input | Dataset] = {}
     for declared in task.parameters:
-        if declared.name not in values and declared.kind in (Kind.STATIC, Kind.ARRAY):
+        if declared.name not in values and declared.kind in (Kind.STATIC, Kind.ARRAY, Kind.TREE, Kind.BUILT):
             continue  # the function's own default
         value = values.get(declared.name, declared.default)
         parameter = infer_kind(declared, value)
         if parameter.kind is Kind.ARRAY:
             inputs[parameter.name] = describe_input(task, parameter.name, value)
-        elif (converted := _convert(task, parameter, value)) is None or parameter.kind is Kind.STATIC:
+        elif parameter.kind is Kind.TREE:
+            inputs[parameter.name] = describe_dataset(f"task {task.name!r}: {parameter.name}", value)
+        elif parameter.kind is Kind.BUILT and isinstance(value, Mapping | list):
+            given = raw.get(parameter.name)
+            static[parameter.name], scalars = bind_built(task, parameter.name, given, value, axes)
+            traced |= {name: number for name, number in scalars.items() if name not in task.names}
+        elif (converted := _convert(task, parameter, value)) is None or parameter.kind in (Kind.STATIC, Kind.BUILT):
             static[parameter.name] = converted
         else:
             traced[parameter.name] = converted
@@ -159,18 +157,18 @@ def _bind_segment(base: Base, assignments: Assignments) -> Segment:
     return Segment(task, static, traced, inputs, swept)
 
 
-def _apply_values(base: Base, assignments: Assignments) -> tuple[Task, Mapping[str, Any]]:
-    """The task and the plain values of a base with these values set.
+def _apply_values(base: Base, assignments: Assignments) -> tuple[Task, Mapping[str, Any], Mapping[str, Any]]:
+    """The task and the values of a base with these values set, with interpolations and without.
 
     Copying a config takes milliseconds, so a value that replaces another one is set without a copy.
     """
-    if base.plain is not None and all(_is_leaf(base.plain, key.key.split("."), v) for key, v in assignments):
-        values = base.plain
+    if base.is_plain and all(_is_leaf(base.values, key.key.split("."), v) for key, v in assignments):
+        values = base.values
         for key, value in assignments:
             values = _replace_leaf(values, key.key.split("."), value)
-        return base.task, values
+        return base.task, values, values
     config = update_config(base.config, assignments)
-    return load_declared_task(config), to_values(config, resolve=True)
+    return load_declared_task(config), to_values(config, resolve=False), to_values(config, resolve=True)
 
 
 def _is_leaf(values: Any, path: Sequence[str], value: Any) -> bool:
@@ -199,43 +197,39 @@ def _convert(task: Task, parameter: Parameter, value: Any) -> Any:
 def _build_object(owner: str, text: str) -> Built:
     """What a `_target_` builds, once for equal descriptions, because two equal optimizers do not compare equal.
 
-    Raises InvalidInputError for a path that is not allowed or cannot be imported.
+    Raises InvalidInputError for a path that is not allowed or cannot be imported, and for whatever the target raises.
     """
-    description = json.loads(text)
-    targets = list(list_targets(owner, description))
-    for target in targets:
-        check_target(owner, target)
-    for target in targets:
-        check_object(owner, target, import_object(owner, target, find_attribute))
-    return Built(text, instantiate(description, _convert_="all"))
+    check_description(owner, json.loads(text))
+    return Built(text, build_object(owner, json.loads(text)))
 
 
-def _build_axis(task: Task, keys: Zip) -> Axis:
+def _build_axis(base: Base, keys: Zip) -> Axis:
     """The axis of some keys with each combination of their values once."""
-    columns = {key.key: _build_column(task, key) for key in keys}
-    return Axis(columns if any(_is_distinct(task, key) for key in keys) else drop_duplicates(columns))
+    columns = {key.key: _build_column(base, key) for key in keys}
+    return Axis(columns if any(map(_is_distinct, keys)) else drop_duplicates(columns))
 
 
-def _is_seed_range(task: Task, key: SweptKey) -> bool:
-    return isinstance(key.values, range) and task.scalar_dtype(key.key) is np.uint32
+def _is_seed_range(key: SweptKey) -> bool:
+    return isinstance(key.values, range) and key.key == "seed"
 
 
-def _is_distinct(task: Task, key: SweptKey) -> bool:
+def _is_distinct(key: SweptKey) -> bool:
     """Whether a key is sure to have no value twice: a range of integers that are exact as float32 or uint32."""
     if not isinstance(key.values, range):
         return False
-    return _is_seed_range(task, key) or max(abs(key.values[0]), abs(key.values[-1])) <= EXACT_INTEGERS
+    return _is_seed_range(key) or max(abs(key.values[0]), abs(key.values[-1])) <= EXACT_INTEGERS
 
 
-def _build_column(task: Task, key: SweptKey) -> Column:
-    """The values of a traced scalar, uint32 or float32 `(values,)`."""
-    parameter, dtype = task.parameter(key.key), task.scalar_dtype(key.key)
+def _build_column(base: Base, key: SweptKey) -> Column:
+    """The values of a traced scalar, uint32, int32 or float32 `(values,)`."""
+    parameter, task = find_scalar(key.key, base), base.task
     assert parameter is not None
+    dtype = DTYPES[parameter.kind]
     if isinstance(key.values, range):
         for bound in (key.values[0], key.values[-1]):
             convert_value(task, parameter, bound)
-        if _is_seed_range(task, key):
+        if _is_seed_range(key):
             return EvenValues(key.values[0], key.values.step, key.count)
-    if isinstance(key.values, tuple) or dtype is np.uint32:
+    if isinstance(key.values, tuple) or parameter.kind is not Kind.FLOAT:
         return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)
     return np.fromiter(key.values, dtype=dtype, count=key.count)

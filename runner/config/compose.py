@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -25,13 +26,20 @@ Assignments = tuple[tuple[SweptKey, Any], ...]
 class Base:
     """A composed config with its task, and the assignments that it was composed for.
 
-    `plain` are its values if there is no interpolation among them, None otherwise.
+    `raw` are its values with interpolations, `values` without; Hydra's own node is in neither.
     """
 
     assignments: Assignments
     config: DictConfig
     task: Task
-    plain: Mapping[str, Any] | None
+    raw: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether there is no interpolation among the values of parameters."""
+        parameters = {key: value for key, value in self.raw.items() if key not in RESERVED}
+        return "${" not in json.dumps(parameters, default=str)
 
 
 def combine_values(zips: Sequence[Zip]) -> Iterator[Assignments]:
@@ -50,16 +58,17 @@ def compose_base(config: DictConfig, assignments: Assignments) -> Base:
     """
     values = [(key, value) for key, value in assignments if not key.is_group]
     composed = update_config(_compose_options(config, assignments), values)
-    values_by_key = to_values(composed, resolve=False)
-    # Hydra's own node, which is there if a group was composed, is full of interpolations and no parameter
-    parameters = {key: value for key, value in values_by_key.items() if key not in (*RESERVED, "hydra")}
-    plain = None if "${" in json.dumps(parameters, default=str) else parameters
-    return Base(assignments, composed, load_declared_task(composed), plain)
+    task = load_declared_task(composed)
+    return Base(assignments, composed, task, to_values(composed, resolve=False), to_values(composed, resolve=True))
 
 
 def to_values(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
-    """The config as plain Python values, with or without its interpolations resolved."""
-    values: Any = OmegaConf.to_container(config, resolve=resolve)
+    """The config as plain Python values, with or without its interpolations resolved.
+
+    Hydra's own node, which is there if a group was composed, is left out: it is full of interpolations.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) if "hydra" in config else config
+    values: Any = OmegaConf.to_container(own, resolve=resolve)
     return {str(key): value for key, value in values.items()}
 
 
@@ -88,11 +97,12 @@ def load_declared_task(config: DictConfig) -> Task:
     check_target(config)
     declared: Any = OmegaConf.to_container(config.task, resolve=True)
     name = str(declared.get("name") or declared["_target_"])
-    outputs = _read_outputs(name, declared)
+    outputs = _read_names(name, declared, "outputs")
     metrics = _read_mapping(name, declared, "metrics", "{loss: minimize}")
     eager = tuple((key, freeze(value)) for key, value in _read_mapping(name, declared, "eager", "{mode: eager}"))
     directions = tuple((key, str(value)) for key, value in metrics)
-    task = load_task(name, str(declared["_target_"]), outputs, directions, eager)
+    traced = _read_names(name, declared, "traced")
+    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced)
     _check_parameters(task, config)
     return task
 
@@ -114,11 +124,11 @@ def _compose_options(config: DictConfig, assignments: Assignments) -> DictConfig
     return composed
 
 
-def _read_outputs(task: str, declared: Mapping[Any, Any]) -> tuple[str, ...]:
-    given = declared.get("outputs")
+def _read_names(task: str, declared: Mapping[Any, Any], key: str) -> tuple[str, ...]:
+    given = declared.get(key)
     names = [given] if isinstance(given, str) else [] if given is None else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidInputError(f"task {task!r}: outputs must be a name, or a list of names, got {given!r}")
+        raise InvalidInputError(f"task {task!r}: {key} must be a name, or a list of names, got {given!r}")
     return tuple(names)
 
 
@@ -135,8 +145,10 @@ def _has_mapping(value: Any) -> bool:
 
 def _check_parameters(task: Task, config: DictConfig) -> None:
     has = ", ".join(task.names) or "none"
-    for name in config:
-        if name not in (*RESERVED, "hydra", *task.names):
+    unknown = [str(name) for name in config if name not in (*RESERVED, "hydra", *task.names)]
+    text = json.dumps(to_values(config, resolve=False), default=str) if unknown else ""
+    for name in unknown:
+        if f"${{{name}}}" not in text:  # parameters may refer to it
             raise InvalidInputError(f"task {task.name!r} has no parameter {name!r}; it has: {has}")
     for parameter in task.parameters:
         if parameter.name in RESERVED:

@@ -1,7 +1,8 @@
 """The contract with a task: a plain function whose signature tells static parameters from traced ones.
 
-`float` and array parameters and the one named `seed` are traced: they are arguments of the compiled program. All
-others are static: another value is another program.
+`float` and array parameters, trees of arrays, and the parameter named `seed` are traced: they are arguments of the
+compiled program. So are integers, and the numbers within objects that a `_target_` builds, where the YAML's
+`task.traced` names their parameter. All others are static: another value is another program.
 """
 
 import inspect
@@ -32,8 +33,14 @@ class Kind(Enum):
     """Traced, uint32 of shape `()`."""
     FLOAT = "float"
     """Traced, float32 of shape `()`."""
+    INTEGER = "integer"
+    """Traced, int32 of shape `()`."""
     ARRAY = "array"
     """Traced, an array input."""
+    TREE = "tree"
+    """Traced, a named tuple or dataclass of arrays."""
+    BUILT = "built"
+    """Built within the program from a description whose floats are traced."""
     STATIC = "static"
     """A constant of the compiled program."""
 
@@ -42,7 +49,8 @@ class Kind(Enum):
 class Parameter:
     """A named argument of a task.
 
-    `types` are the Python types that a static value or a float may have, empty for any type, and for an array.
+    `types` are the Python types that a static or a built value or a number may have, empty for any type, for an array
+    and for a tree of arrays.
     """
 
     name: str
@@ -68,7 +76,7 @@ class Task:
 
     `outputs` names what the function returns; it is empty if the function returns a dict or a single array.
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
-    not compiled: JAX executes its operations one by one.
+    not compiled: JAX executes its operations one by one. The numbers of the parameters in `traced` are traced.
     """
 
     name: str
@@ -77,6 +85,7 @@ class Task:
     outputs: tuple[str, ...]
     metrics: tuple[tuple[str, str], ...] = ()
     eager: tuple[tuple[str, Any], ...] = ()
+    traced: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,11 +93,6 @@ class Task:
 
     def parameter(self, name: str) -> Parameter | None:
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
-
-    def scalar_dtype(self, name: str) -> type[np.generic]:
-        """The dtype of a traced scalar within a program: uint32 for the seed, float32 for all others."""
-        parameter = self.parameter(name)
-        return np.uint32 if parameter and parameter.kind is Kind.SEED else np.float32
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,13 @@ def load_task(
     outputs: tuple[str, ...],
     metrics: tuple[tuple[str, str], ...] = (),
     eager: tuple[tuple[str, Any], ...] = (),
+    traced: tuple[str, ...] = (),
 ) -> Task:
     """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
     Raises InvalidInputError for a path that is not allowed, for a function that cannot be imported or called with
-    keyword arguments, and for `outputs`, `metrics` or `eager` that break a rule or name no output or static parameter.
+    keyword arguments, and for `outputs`, `metrics`, `eager` or `traced` that break a rule or name no output or
+    parameter of theirs.
     """
     owner = f"task {name!r}"
     _check_outputs(owner, outputs)
@@ -143,13 +149,14 @@ def load_task(
     declared = read_declaration(target)
     if declared is None:
         declared = _read_signature(owner, target, _import_function(owner, target))
-    parameters = tuple(map(_make_parameter, declared))
+    _check_traced(owner, traced, [each.name for each in declared])
+    parameters = tuple(_make_parameter(each, each.name in traced) for each in declared)
     static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
     for key, _ in eager:
         if key not in static:
             has = ", ".join(static) or "none"
             raise InvalidInputError(f"{owner}: eager must name static parameters, got {key!r}; they are: {has}")
-    return Task(name, target, parameters, outputs, metrics, eager)
+    return Task(name, target, parameters, outputs, metrics, eager, traced)
 
 
 def load_function(task: Task) -> Callable[..., Any]:
@@ -160,7 +167,8 @@ def load_function(task: Task) -> Callable[..., Any]:
     """
     owner = f"task {task.name!r}"
     function = _import_function(owner, task.target)
-    parameters = tuple(map(_make_parameter, _read_signature(owner, task.target, function)))
+    declared = _read_signature(owner, task.target, function)
+    parameters = tuple(_make_parameter(each, each.name in task.traced) for each in declared)
     if parameters != task.parameters:
         raise InvalidInputError(
             f"{owner}: {task.target!r} has other parameters than its source declares; "
@@ -176,6 +184,9 @@ def is_output_name(name: Any) -> bool:
 
 def infer_kind(parameter: Parameter, value: Any) -> Parameter:
     """The parameter, with the kind of its YAML value if it has neither an annotation nor a default."""
+    if parameter.kind is Kind.BUILT and not parameter.types and isinstance(value, int | float):
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return replace(parameter, kind=Kind.INTEGER if is_integer else Kind.FLOAT, types=(type(value),))
     if parameter.types or parameter.kind is not Kind.STATIC:
         return parameter
     if isinstance(value, float):
@@ -191,6 +202,13 @@ def _check_outputs(owner: str, outputs: tuple[str, ...]) -> None:
             raise InvalidInputError(f"{owner}: {NAME_RULE}, got {name!r} in outputs")
         if outputs.count(name) > 1:
             raise InvalidInputError(f"{owner}: outputs has {name!r} more than once")
+
+
+def _check_traced(owner: str, traced: tuple[str, ...], names: list[str]) -> None:
+    for name in traced:
+        if name not in names or name == "seed":
+            has = ", ".join(other for other in names if other != "seed") or "none"
+            raise InvalidInputError(f"{owner}: traced must name parameters, got {name!r}; it has: {has}")
 
 
 def _import_function(owner: str, target: str) -> Callable[..., Any]:
@@ -228,14 +246,30 @@ def _read_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
         return {}
 
 
-def _make_parameter(declared: Declared) -> Parameter:
+def _make_parameter(declared: Declared, is_traced: bool) -> Parameter:
     if declared.name == "seed":
         return Parameter("seed", Kind.SEED, (int,), declared.default)
     is_plain = declared.default is not MISSING and declared.default is not None
     plain = declared.types if declared.types is not None else (type(declared.default),) if is_plain else ()
     if any(_is_array(member) for member in plain):
         return Parameter(declared.name, Kind.ARRAY, (), declared.default)
+    if any(_is_tree(member) for member in plain):
+        return Parameter(declared.name, Kind.TREE, (), declared.default)
+    if is_traced and float not in plain:
+        return Parameter(declared.name, Kind.INTEGER if int in plain else Kind.BUILT, plain, declared.default)
     return Parameter(declared.name, Kind.FLOAT if float in plain else Kind.STATIC, plain, declared.default)
+
+
+def _is_tree(member: type) -> bool:
+    """Whether a type is a named tuple or a dataclass all of whose fields are arrays, or such trees."""
+    if not hasattr(member, "_fields") and not hasattr(member, "__dataclass_fields__"):
+        return False
+    try:
+        hints = typing.get_type_hints(member)
+    except NameError:
+        return False
+    plain = [plain_types(hint) for hint in hints.values()]
+    return bool(plain) and all(any(_is_array(each) or _is_tree(each) for each in types) for types in plain)
 
 
 def _is_array(member: type) -> bool:

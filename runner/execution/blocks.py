@@ -16,6 +16,7 @@ from runner.execution.compilation import Programs
 from runner.execution.placement import Copies, ProgramSource, Turns
 from runner.execution.schedule import Schedule
 from runner.execution.stalls import StallWatch
+from runner.plan.datasets import Dataset
 from runner.plan.inputs import Input
 from runner.plan.pending import Block
 from runner.plan.segments import Plan
@@ -30,7 +31,7 @@ DEVICE_INPUTS = 64
 
 Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
-PutInput = Callable[[Input, int | None], object]
+PutInput = Callable[[Input | Dataset, int | None], object]
 Warn = Callable[[str], object]
 FormatRows = Callable[[Sequence[Rows]], bytes]
 

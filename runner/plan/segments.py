@@ -10,22 +10,25 @@ from typing import Any
 import numpy as np
 
 from runner.contract.task import Task
+from runner.plan.datasets import Dataset
 from runner.plan.even_values import Column
 from runner.plan.inputs import Input
+from runner.plan.templates import Template
 
 
 @dataclass(frozen=True)
 class Segment:
     """Adjacent runs of the table that share one task with its static values, inputs and base values.
 
-    `traced` has the base values of all traced scalars, those that an axis varies included. `swept` has the values
-    that distinguish this segment from the others, by column name.
+    `traced` has the base values of all traced scalars, those that an axis varies included: floats and integers. A
+    scalar within a built object has a dotted name. `swept` has the values that distinguish this segment from the
+    others, by column name.
     """
 
     task: Task
     static: Mapping[str, Any]
     traced: Mapping[str, int | float]
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, Input | Dataset]
     swept: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -35,10 +38,22 @@ class Segment:
         inputs = " ".join(f"{name}={value}" for name, value in sorted(self.inputs.items()))
         return f"{self.task.target} {self.task.outputs} {static} {sorted(self.traced)} {inputs}"
 
+    def list_values(self) -> dict[str, Any]:
+        """The values for people: scalars, static values, and the shapes of arrays."""
+        static = {name: value for name, value in self.static.items() if not isinstance(value, Template)}
+        arrays = {name: value for name, value in self.inputs.items() if isinstance(value, Input)}
+        return {**self.traced, **static, **{f"{name}.shape": list(value.shape) for name, value in arrays.items()}}
+
+    def scalar_dtype(self, name: str) -> type[np.generic]:
+        """The dtype of a traced scalar within a program: uint32 for the seed, int32 for integers, else float32."""
+        if name == "seed":
+            return np.uint32
+        return np.int32 if isinstance(self.traced[name], int) else np.float32
+
 
 @dataclass(frozen=True)
 class Axis:
-    """Traced scalars that vary together: columns of equal length, uint32 for `seed` and float32 for all others."""
+    """Traced scalars that vary together: columns of equal length, uint32, int32 or float32."""
 
     columns: Mapping[str, Column]
 
@@ -94,16 +109,16 @@ class Plan:
         return np.unravel_index(places, self.shape) if self.shape else ()
 
     def traced(self, segment: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        """The traced scalars of a segment's runs at `places`, uint32 or float32 `(runs,)` each."""
+        """The traced scalars of a segment's runs at `places`, uint32, int32 or float32 `(runs,)` each."""
         varying = {
             name: column[position]
             for axis, position in zip(self.axes, self.positions(places), strict=True)
             for name, column in axis.columns.items()
         }
-        task, bases = self.segments[segment].task, self.segments[segment].traced
+        owner = self.segments[segment]
         return {
-            name: varying[name] if name in varying else np.full(len(places), base, task.scalar_dtype(name))
-            for name, base in bases.items()
+            name: varying[name] if name in varying else np.full(len(places), base, owner.scalar_dtype(name))
+            for name, base in owner.traced.items()
         }
 
 

@@ -8,6 +8,8 @@ from runner.errors import InvalidInputError
 
 SEED_STOP = 2**32
 """Seeds are unsigned 32-bit integers."""
+INTEGER_STOP = 2**31
+"""Traced integers are signed 32-bit integers."""
 
 
 def convert_value(task: Task, parameter: Parameter, value: Any) -> Any:
@@ -22,6 +24,11 @@ def convert_value(task: Task, parameter: Parameter, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise invalid_value(task, parameter.name, "a float", value)
         return float(value)
+    if parameter.kind is Kind.INTEGER and not (value is None and type(None) in parameter.types):
+        number = as_integer(value)
+        if number is None or not -INTEGER_STOP <= number < INTEGER_STOP:
+            raise invalid_value(task, parameter.name, f"an integer from {-INTEGER_STOP} to {INTEGER_STOP - 1}", value)
+        return number
     return value if isinstance(value, Built) else _convert_static(task, parameter, value)
 
 

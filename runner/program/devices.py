@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from runner.errors import InvalidInputError
+from runner.plan.datasets import Dataset, build_dataset
 from runner.plan.inputs import Input, build_array
 
 CONTAINER_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -28,9 +29,12 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 """No autotuning, and only operations that give the same bits each time; a program that has none of them fails."""
 
 
-def put_input(description: Input, device: int | None = None) -> jax.Array:
-    """The input on a device, of its shape and dtype."""
-    return jax.device_put(build_array(description), None if device is None else jax.local_devices()[device])
+def put_input(description: Input | Dataset, device: int | None = None) -> Any:
+    """The input on a device: an array of its shape and dtype, or the tree of arrays of a dataset."""
+    place = None if device is None else jax.local_devices()[device]
+    if isinstance(description, Input):
+        return jax.device_put(build_array(description), place)
+    return jax.device_put(build_dataset(description.owner, description.text), place)
 
 
 def select_devices(wanted: int | tuple[int, ...] | None = None) -> tuple[int, ...]:

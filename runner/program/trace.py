@@ -1,18 +1,22 @@
 """A signature's task traced once: its shapes are checked, and its cost is known before anything is compiled."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import Jaxpr
 
+from runner.contract.building import build
 from runner.contract.frames import list_own_frames
-from runner.contract.task import Built, Output, load_function
+from runner.contract.task import Built, Output, Task, load_function
 from runner.errors import InvalidInputError, describe_error
-from runner.plan.inputs import input_dtype
+from runner.plan.datasets import Dataset, build_dataset
+from runner.plan.inputs import Input, input_dtype
 from runner.plan.segments import Segment
+from runner.plan.templates import Template
 from runner.plan.texts import escape_controls, shorten_reason
 from runner.program.cost import (
     LARGE_RUN_WORK,
@@ -72,13 +76,13 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     array with an axis that is too long for XLA.
     """
     task, function = segment.task, load_function(segment.task)
-    scalars = {name: jax.ShapeDtypeStruct((), task.scalar_dtype(name)) for name in segment.traced}
-    inputs = {name: jax.ShapeDtypeStruct(i.shape, input_dtype(i)) for name, i in segment.inputs.items()}
+    scalars = {name: jax.ShapeDtypeStruct((), segment.scalar_dtype(name)) for name in segment.traced}
+    inputs = {name: _describe_shapes(value) for name, value in segment.inputs.items()}
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
     is_eager = any(segment.static.get(name) == value for name, value in task.eager)
 
     def named(scalars: Arrays, inputs: Arrays) -> Returned:
-        return name_outputs(task, function(**static, **scalars, **inputs))
+        return name_outputs(task, function(**_fill_static(task, static, scalars), **inputs))
 
     run = named if is_eager else jax.jit(named)
 
@@ -108,6 +112,24 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     return TracedTask(name, call, scalars, inputs, outputs, *size, may_narrow=may_narrow)
 
 
+def _fill_static(task: Task, static: Mapping[str, Any], scalars: Arrays) -> dict[str, Any]:
+    """The arguments that are no inputs: static values, scalars, and objects built with scalars in them."""
+    own = {name: value for name, value in scalars.items() if name in task.names}
+    built = {
+        name: build(f"task {task.name!r}: {name}", value.fill(scalars)) if isinstance(value, Template) else value
+        for name, value in static.items()
+    }
+    return built | own
+
+
+def _describe_shapes(given: Input | Dataset) -> Any:
+    """The abstract value of an input, or the tree of those of a dataset."""
+    if isinstance(given, Input):
+        return jax.ShapeDtypeStruct(given.shape, input_dtype(given))
+    tree = build_dataset(given.owner, given.text)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), tree)
+
+
 def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
     if (longest := find_longest_axis(jaxpr)) > MOST_ELEMENTS:
         rule = f"an array has an axis of {longest:,} elements; XLA takes at most {MOST_ELEMENTS:,}"
@@ -115,7 +137,6 @@ def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
 
 
 def _describe_segment(segment: Segment) -> str:
-    shapes = {f"{name}.shape": list(value.shape) for name, value in segment.inputs.items()}
-    values = {**segment.traced, **segment.static, **shapes}
-    text = f"task {segment.task.name!r} with " + ", ".join(f"{name}={value}" for name, value in values.items())
+    values = ", ".join(f"{name}={value}" for name, value in segment.list_values().items())
+    text = f"task {segment.task.name!r} with {values}"
     return escape_controls(text)

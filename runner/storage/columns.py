@@ -9,9 +9,13 @@ from typing import Any
 
 from runner.contract.task import Built, Output
 from runner.errors import InvalidInputError
+from runner.plan.datasets import Dataset
+from runner.plan.descriptions import select_value
+from runner.plan.inputs import Input
 from runner.plan.segments import Plan, Segment
+from runner.plan.templates import Template
 
-TRACED_TYPES = ("uint32", "float32")
+TRACED_TYPES = ("uint32", "int32", "float32")
 """The types of parameter columns that hold traced scalars."""
 
 
@@ -46,9 +50,11 @@ def plan_parameters(plan: Plan) -> dict[str, str]:
     for segment in plan.segments:
         for name in segment.task.names:
             has_cell = name in segment.traced or name in segment.swept or _is_shown(segment.static.get(name, segment))
-            parts = [key for key in segment.swept if key.startswith(f"{name}.")]
-            for column in [name, *parts] if has_cell else parts:
+            parts = [key for key in (*segment.swept, *segment.traced) if key.startswith(f"{name}.")]
+            for column in dict.fromkeys([name, *parts] if has_cell else parts):
                 types.setdefault(column, set()).add(_column_type(segment, column))
+        for key in [key for key in segment.traced if key not in types]:  # what values of parameters refer to
+            types.setdefault(key, set()).add(_column_type(segment, key))
         for key in segment.swept:
             if key not in ("task", *types):
                 choices.setdefault(key, set()).add("text")
@@ -88,10 +94,10 @@ def read_cell(segment: Segment, column: str) -> Any:
     if column in segment.swept:
         return segment.swept[column]
     name, _, path = column.partition(".")
-    if name in segment.inputs:
-        return getattr(segment.inputs[name], path, None)
-    built = segment.static.get(name)
-    return _select(json.loads(built.text), path) if isinstance(built, Built) else None
+    given = segment.inputs.get(name, segment.static.get(name))
+    if isinstance(given, Input):
+        return getattr(given, path, None)
+    return select_value(given.text, path) if isinstance(given, Built | Dataset | Template) else None
 
 
 def static_cells(segment: Segment, parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def format_cell(value: Any) -> str:
 
 def _column_type(segment: Segment, column: str) -> str:
     if column in segment.traced:
-        return segment.task.scalar_dtype(column).__name__
+        return segment.scalar_dtype(column).__name__
     types = {bool: "bool", int: "int64", float: "float64", tuple: "json"}
     return types.get(type(read_cell(segment, column)), "text")
 
@@ -121,9 +127,3 @@ def _column_type(segment: Segment, column: str) -> str:
 def _is_shown(value: Any) -> bool:
     """Whether a static value has a cell; a built object has none, but its swept config group or keys do."""
     return value is None or isinstance(value, bool | int | float | str | tuple)
-
-
-def _select(values: Any, path: str) -> Any:
-    for name in path.split("."):
-        values = values.get(name) if isinstance(values, Mapping) else None
-    return tuple(values) if isinstance(values, list) else values

@@ -12,7 +12,10 @@ from typing import Any
 from runner.contract.code import collect_sources
 from runner.contract.source import find_definition
 from runner.contract.task import Built, Task, load_function
+from runner.plan.datasets import Dataset
+from runner.plan.descriptions import leave_out
 from runner.plan.segments import Plan, Segment
+from runner.plan.templates import Template
 from runner.storage.columns import plan_parameters
 
 USUAL = "not set"
@@ -150,6 +153,10 @@ def _list_values(segment: Segment, parameters: Mapping[str, str]) -> dict[str, A
     values: dict[str, Any] = {"outputs": list(segment.task.outputs)}
     values |= {"eager": dict(segment.task.eager)} if segment.task.eager else {}
     for name, given in segment.inputs.items():
+        if isinstance(given, Dataset):
+            values[name] = leave_out(given.text, name, parameters)
+            values[f"content of {name}"] = given.digest
+            continue
         for part in ("shape", "dtype", "fill", "seed", "values", "file"):
             values[f"{name}.{part}"] = getattr(given, part)
         if given.file is not None:
@@ -157,6 +164,8 @@ def _list_values(segment: Segment, parameters: Mapping[str, str]) -> dict[str, A
     for name, static in segment.static.items():
         if isinstance(static, Built) and not any(column.partition(".")[0] == name for column in parameters):
             values[name] = static.text
+        if isinstance(static, Template):
+            values[name] = leave_out(static.text, name, parameters)
     return json.loads(json.dumps({name: value for name, value in values.items() if name not in parameters}))
 
 
