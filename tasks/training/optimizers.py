@@ -3,12 +3,15 @@
 A part is named by the path of its parameters from the top, as in `encoder` or `encoder/dense_0/kernel`.
 """
 
+import operator
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 PyTree = Any
 NOT_DECAYED = ("bias", "scale")
@@ -29,24 +32,60 @@ def compose(
     """The optimizer of a whole model.
 
     Gradients of `frozen` parts are left out first: nothing sees them, no state is kept for them, and their parameters
-    keep their bits. Then gradients are averaged over `accumulate` steps, which ends in one update that equals that of
-    one batch of all their examples; the optimizer and its schedules count updates. Then `clip` sees all gradients that
-    are left, and then each parameter's optimizer is that of the longest path in `parts` that it belongs to, and
-    `optimizer` for the rest. `init` raises ValueError for a path that no parameter has.
+    keep their bits. Then `accumulate` averages gradients over so many steps, the last of which makes one update, that
+    of one batch of all their examples. `clip` sees all gradients that are left, after the average. Then each parameter
+    goes to the optimizer of the longest path in `parts` that it belongs to, and to `optimizer` if there is none.
+
+    Raises ValueError for an `accumulate` below 1, and `init` raises it for a path that no parameter belongs to and
+    where all are frozen.
     """
-    parts = dict(parts or {})
+    groups, held = dict(parts or {}), _list_names(frozen)
     inner = optimizer
-    if parts:
-        inner = optax.partition({**parts, REST: optimizer}, lambda params: label_parts(params, tuple(parts)))
+    if groups:
+        inner = optax.partition({**groups, REST: optimizer}, lambda params: label_parts(params, groups))
     if clip is not None:
         inner = optax.chain(clip, inner)
-    if accumulate < 1:
+    if operator.index(accumulate) < 1:
         raise ValueError(f"accumulate must be at least 1, got {accumulate}")
     if accumulate > 1:
-        inner = optax.MultiSteps(inner, accumulate).gradient_transformation()
-    labels = {REST: inner, **dict.fromkeys(frozen, hold())}
-    whole = optax.partition(labels, lambda params: label_parts(params, tuple(frozen))) if frozen else inner
-    return _checked(optax.with_extra_args_support(whole), {"frozen": tuple(frozen), "parts": tuple(parts)})
+        inner = average_gradients(inner, accumulate)
+    if held:
+        inner = optax.partition({REST: inner, **dict.fromkeys(held, hold())}, lambda params: label_parts(params, held))
+    return _check_init(optax.with_extra_args_support(inner), {"parts": list(groups), "frozen": held})
+
+
+def average_gradients(optimizer: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+    """Averages gradients over `steps` steps, the last of which makes one update (`optax.MultiSteps`).
+
+    A schedule of the learning rate goes on by all of the steps at an update, so that its lengths are numbers of steps
+    as those of a run are; `optax.MultiSteps` alone would count updates.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(updates: PyTree, state: optax.OptState, params: PyTree = None, **known: Any) -> tuple[PyTree, PyTree]:
+        updates, state = inner.update(updates, state, params, **known)
+        return updates, jax.tree.map(skip, state, is_leaf=_is_scheduled)
+
+    def skip(state: Any) -> Any:
+        return state._replace(count=state.count + (steps - 1)) if _is_scheduled(state) else state
+
+    whole = optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.MultiSteps(whole, steps).gradient_transformation()
+
+
+def find_evaluated(state: optax.OptState, params: PyTree) -> PyTree:
+    """The parameters that are to be evaluated, where an optimizer takes gradients at others; otherwise `params`.
+
+    Schedule-free optimizers evaluate an average of their steps (Defazio et al., 2024).
+    """
+    found = jax.tree.leaves(state, is_leaf=_is_schedule_free)
+    for inner in filter(_is_schedule_free, found):
+        params = jax.tree.map(partial(_average_of, inner.b1), inner.z, params, is_leaf=_is_left_out)
+    return params
+
+
+def _average_of(b1: jax.Array, z: Any, y: jax.Array) -> jax.Array:
+    return y if _is_left_out(z) else (y - (1 - b1) * z) / b1
 
 
 def hold() -> optax.GradientTransformation:
@@ -105,15 +144,33 @@ def check_paths(keyword: str, names: Collection[str], params: PyTree) -> None:
             raise ValueError(f"{keyword}: no parameter belongs to {name!r}; there are: {', '.join(paths)}")
 
 
-def _checked(
+def _check_init(
     inner: optax.GradientTransformationExtraArgs, named: Mapping[str, Collection[str]]
 ) -> optax.GradientTransformationExtraArgs:
     def init(params: PyTree) -> optax.OptState:
         for keyword, names in named.items():
             check_paths(keyword, names, params)
+        if all(any(_belongs(path, name) for name in named["frozen"]) for path in list_paths(params)):
+            raise ValueError(f"frozen: nothing is left to train; parameters are: {', '.join(list_paths(params))}")
         return inner.init(params)
 
     return optax.GradientTransformationExtraArgs(init, inner.update)
+
+
+def _list_names(names: str | Collection[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _is_scheduled(state: Any) -> bool:
+    return isinstance(state, optax.ScaleByScheduleState)
+
+
+def _is_schedule_free(state: Any) -> bool:
+    return isinstance(state, optax.contrib.ScheduleFreeState)
+
+
+def _is_left_out(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def _belongs(path: str, name: str) -> bool:

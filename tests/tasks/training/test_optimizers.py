@@ -72,7 +72,8 @@ def train(optimizer, params, steps=5):
     def advance(carry, _):
         params, state = carry
         value, gradients = jax.value_and_grad(loss)(params, X, Y)
-        updates, state = optimizer.update(gradients, state, params, value=value)
+        known = {"value": value, "grad": gradients, "value_fn": lambda params: loss(params, X, Y)}
+        updates, state = optimizer.update(gradients, state, params, **known)
         return (optax.apply_updates(params, updates), state), value
 
     return jax.lax.scan(advance, (params, optimizer.init(params)), length=steps)
