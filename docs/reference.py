@@ -7,6 +7,9 @@ import ast
 import inspect
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from runner.analysis.comparison import Comparison, compare_studies
 from runner.analysis.load import read_study
@@ -31,6 +34,23 @@ PORTING = (
     checkpoints.save_nnx,
     checkpoints.load_nnx,
 )
+
+
+CONF = Path(__file__).parents[1] / "conf"
+NO_SCHEDULE = ("polyak_sgd", "rprop", "sm3")
+"""Optimizers that compute with the learning rate itself and refuse a function of the step."""
+LEFT_OUT = {
+    "differentially_private_aggregate": "needs the gradient of each example",
+    "dpsgd": "needs the gradient of each example",
+    "normalize": "is a step of others, no optimizer",
+    "optimistic_adam": "`optimistic_adam_v2` has replaced it",
+    "reduce_on_plateau": "is no optimizer, and compares its factor and tolerances in Python, where no tracer can be",
+    "sam": "evaluations between its updates would see its perturbed parameters",
+    "schedule_free": "`schedule_free_sgd` and `schedule_free_adamw` are made of it",
+    "sophia": "needs the loss as a function of all examples, to estimate its Hessian",
+    "split_real_and_imaginary": "is for complex parameters",
+}
+"""What optax has besides, and why it does not ship."""
 
 
 def describe_settings() -> str:
@@ -81,7 +101,54 @@ def describe_python() -> str:
     )
 
 
-PAGES = {"settings.md": describe_settings, "python.md": describe_python}
+def find_rate(description: dict[str, Any]) -> str | None:
+    """The argument that takes the learning rate at the top of an optimizer's YAML, None if there is none."""
+    return next((name for name in ("learning_rate", "max_learning_rate") if description.get(name) is not None), None)
+
+
+def describe_optimizer(path: Path) -> str:
+    description = yaml.safe_load(path.read_text())
+    rate = find_rate(description)
+    schedule = "no" if rate is None or path.stem in NO_SCHEDULE else "yes"
+    decay = "biases and norms left out" if any(name.endswith("mask") for name in description) else ""
+    if not decay and any("weight_decay" in name for name in description):
+        decay = "all parameters"
+    given = f"`{rate}: {description[rate]}`" if rate else "within"
+    return f"| `{path.stem}` | `{description['_target_']}` | {given} | {schedule} | {decay} |"
+
+
+def describe_optimizers() -> str:
+    rows = [describe_optimizer(path) for path in sorted((CONF / "optimizer").glob("*.yaml"))]
+    others = [f"| `{name}` | {reason} |" for name, reason in LEFT_OUT.items()]
+    names = {group: ", ".join(f"`{path.stem}`" for path in sorted((CONF / group).glob("*.yaml"))) for group in GROUPS}
+    return "\n".join(
+        [
+            "# Optimizers, schedules and clipping",
+            "\nGenerated from `conf/`. Arguments have optax's names and defaults. Each float of them is traced, so that all",
+            "its values share one program. `lr` is the learning rate.\n",
+            "## `optimizer=`\n",
+            "| optimizer | function | learning rate | takes a schedule | weight decay |",
+            "|---|---|---|---|---|",
+            *rows,
+            "\nOptimizers with `learning_rate: 1.0` find their own rate. `lbfgs`, `lbfgs_zoom` and `rprop` are for batches of",
+            "all examples. `lbfgs_zoom` works neither with `parts` nor with `frozen`, because its line search needs all",
+            "parameters. Some decay all parameters, as optax has no mask for them.\n",
+            "## What of optax does not ship\n",
+            "| function | reason |",
+            "|---|---|",
+            *others,
+            "\n## `schedule=`\n",
+            f"{names['schedule']}:",
+            "the value of `optimizer.learning_rate`, so that `optimizer.learning_rate.alpha=0.1` sets an argument. Arguments",
+            "have optax's names where optax has them, and all numbers may be tracers, which optax refuses for some.\n",
+            "## `clip=`\n",
+            f"{names['clip']}: what happens to gradients before the optimizer sees them.\n",
+        ]
+    )
+
+
+GROUPS = ("schedule", "clip")
+PAGES = {"settings.md": describe_settings, "python.md": describe_python, "optimizers.md": describe_optimizers}
 
 if __name__ == "__main__":
     for name, describe in PAGES.items():
