@@ -118,36 +118,45 @@ def describe_optimizer(path: Path) -> str:
 
 
 def describe_optimizers() -> str:
-    rows = [describe_optimizer(path) for path in sorted((CONF / "optimizer").glob("*.yaml"))]
-    others = [f"| `{name}` | {reason} |" for name, reason in LEFT_OUT.items()]
-    names = {group: ", ".join(f"`{path.stem}`" for path in sorted((CONF / group).glob("*.yaml"))) for group in GROUPS}
-    return "\n".join(
-        [
-            "# Optimizers, schedules and clipping",
-            "\nGenerated from `conf/`. Arguments have optax's names and defaults. Each float of them is traced, so that all",
-            "its values share one program. `lr` is the learning rate.\n",
-            "## `optimizer=`\n",
-            "| optimizer | function | learning rate | takes a schedule | weight decay |",
-            "|---|---|---|---|---|",
-            *rows,
-            "\nOptimizers with `learning_rate: 1.0` find their own rate. `lbfgs`, `lbfgs_zoom` and `rprop` are for batches of",
-            "all examples. `lbfgs_zoom` works neither with `parts` nor with `frozen`, because its line search needs all",
-            "parameters. Some decay all parameters, as optax has no mask for them.\n",
-            "## What of optax does not ship\n",
-            "| function | reason |",
-            "|---|---|",
-            *others,
-            "\n## `schedule=`\n",
-            f"{names['schedule']}:",
-            "the value of `optimizer.learning_rate`, so that `optimizer.learning_rate.alpha=0.1` sets an argument. Arguments",
-            "have optax's names where optax has them, and all numbers may be tracers, which optax refuses for some.\n",
-            "## `clip=`\n",
-            f"{names['clip']}: what happens to gradients before the optimizer sees them.\n",
-        ]
+    rows = "\n".join(describe_optimizer(path) for path in sorted((CONF / "optimizer").glob("*.yaml")))
+    others = "\n".join(f"| `{name}` | {reason} |" for name, reason in LEFT_OUT.items())
+    schedules, clips = (
+        ", ".join(f"`{path.stem}`" for path in sorted((CONF / group).glob("*.yaml"))) for group in ("schedule", "clip")
     )
+    return f"""# Optimizers, schedules and clipping
+
+Generated from `conf/`. Arguments have optax's names and defaults. Each float of them is traced, so that all its values
+share one program. `lr` is the learning rate.
+
+## `optimizer=`
+
+| optimizer | function | learning rate | takes a schedule | weight decay |
+|---|---|---|---|---|
+{rows}
+
+Optimizers with `learning_rate: 1.0` find their own rate. `lbfgs`, `lbfgs_zoom` and `rprop` are for batches of all
+examples. `lbfgs_zoom` works neither with `parts` nor with `frozen`, because its line search needs all parameters. Some
+decay all parameters, as optax has no mask for them.
+
+## What of optax does not ship
+
+| function | reason |
+|---|---|
+{others}
+
+## `schedule=`
+
+{schedules}:
+the value of `optimizer.learning_rate`, so that `optimizer.learning_rate.alpha=0.1` sets an argument. Arguments have
+optax's names where optax has them, and all numbers may be tracers, which optax refuses for some.
+
+## `clip=`
+
+{clips}:
+what happens to gradients before the optimizer sees them.
+"""
 
 
-GROUPS = ("schedule", "clip")
 PAGES = {"settings.md": describe_settings, "python.md": describe_python, "optimizers.md": describe_optimizers}
 
 if __name__ == "__main__":

@@ -338,4 +338,4 @@ def test_every_optimizer_of_optax_ships_or_the_page_says_why_not():
     }
     ships = {path.stem for path in SHIPPED}
     assert known - ships == set(PAGE["LEFT_OUT"])
-    assert ships - known == {"lbfgs_zoom"}
+    assert ships - known == {"lbfgs_zoom", "dog", "dowg"}  # the latter two have no annotation
