@@ -98,7 +98,9 @@ def r2(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """
     unexplained = jnp.sum(jnp.square(_residuals("r2", outputs, y)), axis=0)
     variation = jnp.sum(jnp.square(y - jnp.mean(y, axis=0, keepdims=True)), axis=0)
-    return jnp.mean(1 - unexplained / variation)
+    # the mean of equal floats may differ from them
+    varies = jnp.max(y, axis=0) > jnp.min(y, axis=0)
+    return jnp.mean(jnp.where(varies, 1 - unexplained / variation, jnp.nan))
 
 
 LOSSES: dict[str, Measure] = {
