@@ -1,7 +1,8 @@
 """Data in files: tables (.csv, .parquet) and arrays (.npz) by name, and the columns of one array (.npy) by number."""
 
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from tasks.training.splits import Array, Kind, Splits, make_splits
 
 Names = str | int | Sequence[str | int]
+Columns = dict[Any, Array]
 
 
 def load_file(
@@ -26,59 +28,64 @@ def load_file(
         raise ValueError(f"data files are {', '.join(_READERS)}, got {path!r}")
     if not file.is_file():
         raise ValueError(f"there is no data file {path!r} in {Path.cwd()}")
-    columns = _READERS[file.suffix](file)
-    targets, dropped = _list_names(target), _list_names(drop)
-    used = [c for c in columns if c not in {*targets, *dropped}] if features is None else _list_names(features)
+    columns = _read(file)
+    targets, dropped = (_list_names(names, columns) for names in (target, drop))
+    left = [name for name in columns if name not in {*targets, *dropped}]
+    used = left if features is None else _list_names(features, columns)
     _check_names(path, [*targets, *used, *dropped], columns)
-    if not used:
-        raise ValueError(f"{path} has no column but the target {targets} and what is dropped")
-    y = _stack(path, [columns[name] for name in targets], targets)
-    x = _stack(path, [_read_numbers(path, name, columns[name]) for name in used], used)
+    if not used or not targets:
+        raise ValueError(f"{path} needs a target and features, got target={targets} and features={used}")
+    _check_shapes(path, {name: columns[name].shape for name in targets}, targets)
+    _check_shapes(path, {name: columns[name].shape for name in used}, used)
+    y = _stack([columns[name] if kind == "classes" else _read_numbers(path, name, columns) for name in targets])
+    x = _stack([_read_numbers(path, name, columns) for name in used])
     x = x[:, None] if x.ndim == 1 else x
     names = [str(name) for name in used] if x.shape[1:] == (len(used),) else None
     return make_splits(x, y, kind=kind, columns=names, **split)
 
 
-def _read_csv(file: Path) -> dict[Any, Array]:
-    import pandas as pd
-
-    # pandas's faster way to read floats is off by a bit at times
-    return _read_frame(file, lambda: pd.read_csv(file, float_precision="round_trip"))
-
-
-def _read_parquet(file: Path) -> dict[Any, Array]:
-    import pandas as pd
-
-    return _read_frame(file, lambda: pd.read_parquet(file))
-
-
-def _read_frame(file: Path, read: Callable[[], Any]) -> dict[Any, Array]:
+def _read(file: Path) -> Columns:
+    """Raises ValueError for what cannot be read."""
     try:
-        frame = read()
-    except (ValueError, OSError) as error:
-        raise _name_failure(file, error) from None
-    return {str(name): column.to_numpy() for name, column in frame.items()}
+        return _READERS[file.suffix](file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"{file} cannot be read: {lines[0]}") from None
 
 
-def _read_npz(file: Path) -> dict[Any, Array]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise _name_failure(file, error) from None
+def _read_csv(file: Path) -> Columns:
+    from pyarrow import csv
+
+    # an empty cell of a column of texts is missing, as one of numbers is
+    return _read_table(csv.read_csv(file, convert_options=csv.ConvertOptions(strings_can_be_null=True)))
 
 
-def _read_npy(file: Path) -> dict[Any, Array]:
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise _name_failure(file, error) from None
+def _read_parquet(file: Path) -> Columns:
+    from pyarrow import parquet
+
+    return _read_table(parquet.read_table(file))
+
+
+def _read_table(table: Any) -> Columns:
+    names = table.column_names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"column {twice[0]!r} is there {names.count(twice[0])} times")
+    return {name: column.to_numpy() for name, column in zip(names, table.columns, strict=True)}
+
+
+def _read_npz(file: Path) -> Columns:
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_npy(file: Path) -> Columns:
+    array = np.load(file, allow_pickle=False)
     if array.ndim != 2:
-        raise ValueError(f"{file} must have two axes, examples and columns, got shape {array.shape}; .npz has arrays")
+        raise ValueError(f"it must have two axes, examples and columns, got shape {array.shape}")
     return {index: array[:, index] for index in range(array.shape[1])}
 
 
-_READERS: dict[str, Callable[[Path], dict[Any, Array]]] = {
+_READERS: dict[str, Callable[[Path], Columns]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".npz": _read_npz,
@@ -86,36 +93,39 @@ _READERS: dict[str, Callable[[Path], dict[Any, Array]]] = {
 }
 
 
-def _name_failure(file: Path, error: Exception) -> ValueError:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return ValueError(f"{file} cannot be read: {lines[0]}")
+def _list_names(names: Names, columns: Columns) -> list[str | int]:
+    """Names as a list; negative numbers count from the end."""
+    listed = [names] if isinstance(names, str | int) else list(names)
+    return [name + len(columns) if isinstance(name, int) and name < 0 else name for name in listed]
 
 
-def _list_names(names: Names) -> list[str | int]:
-    return [names] if isinstance(names, str | int) else list(names)
-
-
-def _check_names(path: str, names: Collection[str | int], columns: Collection[str | int]) -> None:
+def _check_names(path: str, names: Sequence[str | int], columns: Columns) -> None:
     for name in names:
         if name not in columns:
             raise ValueError(f"{path} has no column {name!r}; it has: {', '.join(map(str, columns))}")
 
 
-def _read_numbers(path: str, name: str | int, column: Array) -> Array:
-    """Features as numbers, for which pandas has an object where cells are missing or of several types."""
-    try:
-        return column if column.dtype.kind in "fiu" else column.astype(np.float64)
-    except (ValueError, TypeError):
-        example = next(value for value in column if not isinstance(value, int | float))
+def _check_shapes(path: str, shapes: dict[str | int, tuple[int, ...]], names: Sequence[str | int]) -> None:
+    """Raises ValueError for several columns that cannot be put beside one another."""
+    if len(names) > 1 and (len({*shapes.values()}) > 1 or len(shapes[names[0]]) != 1):
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{path}: several columns must be of one length with one axis each, got {given}")
+
+
+def _read_numbers(path: str, name: str | int, columns: Columns) -> Array:
+    """A column of numbers, missing ones as NaN."""
+    column = columns[name]
+    if column.dtype.kind in "fiub":
+        return column
+    unfit = [value for value in column.ravel() if not isinstance(value, Number | None)]
+    if column.dtype != object or unfit:
+        example = str(unfit[0] if unfit else column.ravel()[0])
         raise ValueError(
-            f"column {name!r} of {path} must have numbers, got {example!r}; drop=[{name}] leaves it out"
-        ) from None
+            f"column {name!r} of {path} must have numbers, got {example!r}; drop and features choose columns"
+        )
+    return column.astype(np.float64)
 
 
-def _stack(path: str, arrays: list[Array], names: Sequence[str | int]) -> Array:
+def _stack(arrays: list[Array]) -> Array:
     """Columns beside one another; a single one as it is."""
-    if len(arrays) == 1:
-        return arrays[0]
-    if shapes := {array.shape for array in arrays if array.ndim != 1 or array.shape != arrays[0].shape}:
-        raise ValueError(f"{path}: columns {list(names)} must be of one length with one axis each, got {shapes}")
-    return np.stack(arrays, axis=1)
+    return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)

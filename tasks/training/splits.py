@@ -66,7 +66,11 @@ def make_splits(
     if len(features) != len(labels):
         raise ValueError(f"x and y must have as many examples, got {len(features)} and {len(labels)}")
     counts = _count_parts(len(labels), validation, test)
-    order = _divide(counts, seed, _choose_strata(labels, kind, counts) if stratify else np.zeros(len(labels)))
+    if stratify and kind != "classes":
+        raise ValueError("stratify needs classes, and these data are a regression")
+    order = _divide(counts, seed, labels if stratify else np.zeros(len(labels)))
+    if stratify:
+        _check_strata(labels, order[0])
     if standardize:
         features = _standardize_features(features, order[0], standardize)
     if standardize_targets and kind == "regression":
@@ -138,6 +142,8 @@ def _read_whole(labels: Array) -> Array:
 
 
 def _read_texts(labels: Array) -> Array:
+    if missing := sum(label is None or label != label for label in labels):
+        raise ValueError(f"{missing} of {len(labels)} labels are missing")
     if unfit := [label for label in labels if not isinstance(label, str | int | np.integer)]:
         raise ValueError(
             f"labels of classes must be integers or texts, got {len(unfit)} others of {len(labels)}, as {unfit[0]!r}"
@@ -222,18 +228,14 @@ def _take(order: Array, labels: Array, count: int) -> Array:
     return order[np.isin(order, taken)]
 
 
-def _choose_strata(labels: Array, kind: Kind, counts: tuple[int, int]) -> Array:
-    """Raises ValueError for a regression, and for a class that has not an example for each part."""
-    if kind != "classes":
-        raise ValueError("stratify needs classes, and these data are a regression")
-    parts = 1 + sum(count > 0 for count in counts)
-    values, sizes = np.unique(labels, return_counts=True)
-    if (short := sizes < parts).any():
+def _check_strata(labels: Array, train: Array) -> None:
+    """Raises ValueError for a class of which a stratified split leaves nothing for training."""
+    if missing := sorted({*np.unique(labels).tolist()} - {*np.unique(labels[train]).tolist()}):
+        sizes = np.sum(labels == missing[0])
         raise ValueError(
-            f"stratify needs {parts} examples of each class, one for each part; "
-            f"{int(short.sum())} of {len(values)} classes have fewer, as number {values[short][0]} ({sizes[short][0]})"
+            f"stratify leaves no example for training of {len(missing)} of {len(np.unique(labels))} classes, "
+            f"as of number {missing[0]}, which has {sizes}"
         )
-    return labels
 
 
 def _standardize_features(features: Array, train: Array, how: bool | str) -> Array:
