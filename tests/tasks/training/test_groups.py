@@ -24,7 +24,7 @@ def composed(tmp_path):
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "trained.yaml").write_text(TASK)
     (tmp_path / "primary.yaml").write_text(
-        f"hydra: {{searchpath: ['file://{ROOT}/conf']}}\ndefaults: [task: trained]\n"
+        f"hydra: {{searchpath: ['file://{ROOT}/conf']}}\ndefaults: [task: trained, _self_]\n"
     )
 
     def call(*overrides):
