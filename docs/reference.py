@@ -6,6 +6,7 @@ python docs/reference.py
 import ast
 import inspect
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from runner.analysis.load import read_study
 from runner.config.settings import Settings
 from tasks import porting
 from tasks.porting import checkpoints
+from tasks.training import files, splits, synthetic
 
 HERE = Path(__file__).parent / "reference"
 PORTING = (
@@ -157,7 +159,40 @@ what happens to gradients before the optimizer sees them.
 """
 
 
-PAGES = {"settings.md": describe_settings, "python.md": describe_python, "optimizers.md": describe_optimizers}
+def describe_set(path: Path) -> str:
+    target = yaml.safe_load(path.read_text())["_target_"]
+    module, _, name = target.rpartition(".")
+    first = (inspect.getdoc(getattr(import_module(module), name)) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"| `{path.stem}` | `{target}` | {first} |"
+
+
+def describe_data() -> str:
+    rows = "\n".join(describe_set(path) for path in sorted((CONF / "data").glob("*.yaml")))
+    functions = "\n".join(
+        describe_function(f"{f.__module__.rpartition('.')[2]}.{f.__name__}", f)
+        for f in (splits.make_splits, files.load_file, synthetic.draw_weights)
+    )
+    return f"""# Data
+
+Generated from `conf/data/` and the docstrings. Nothing is downloaded; scikit-learn's sets need the extra `data`.
+
+## `data=`
+
+| data | function | what they are |
+|---|---|---|
+{rows}
+
+All take the keywords of `make_splits`, as in `data.test=0.1 data.stratify=true`.
+
+{functions}"""
+
+
+PAGES = {
+    "settings.md": describe_settings,
+    "python.md": describe_python,
+    "optimizers.md": describe_optimizers,
+    "data.md": describe_data,
+}
 
 if __name__ == "__main__":
     for name, describe in PAGES.items():

@@ -134,6 +134,7 @@ def _name_dtype(default):
     return default.dtype.name if hasattr(default, "dtype") else default
 
 
+@pytest.mark.matrix
 @shipped
 def test_schedules_fit_where_the_page_says_so(path):
     if PAGE["find_rate"](read(path)) is None:
@@ -281,7 +282,9 @@ def test_a_clipping_that_ships_takes_tracers(path):
 
 
 def test_decay_leaves_out_biases_and_norms():
-    params = make_params() | {"attention": {"bias": jnp.ones((2, 3)), "kernel": jnp.ones((2, 3, 4))}}
+    params = make_params() | {
+        "attention": {"bias": jnp.ones((2, 3)), "kernel": jnp.ones((2, 3, 4)), "gate": jnp.ones(3)}
+    }
     decayed = {path for path, chosen in to_numpy(optimizers.decay_mask()(params)).items() if chosen}
     assert decayed == {"encoder/dense/kernel", "head/kernel", "attention/kernel"}
     gradient = jax.tree.map(jnp.zeros_like, params)

@@ -13,7 +13,7 @@ from tasks.training import schedules
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 LR, STEPS = 0.3, 40
-COUNTS = np.arange(50)
+COUNTS = np.arange(50, dtype=np.int32)
 
 CASES = {
     "constant": (schedules.constant, {"value": LR}, lambda: optax.constant_schedule(LR)),
@@ -111,7 +111,7 @@ cases = pytest.mark.parametrize(("make", "values", "expected"), CASES.values(), 
 @cases
 def test_plain_values_give_optax(make, values, expected):
     schedule, reference = make(**values), expected()
-    ours = np.array([schedule(t) for t in COUNTS])
+    ours = jax.vmap(schedule)(COUNTS)
     theirs = np.array([reference(t) for t in COUNTS], np.float32)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
@@ -122,10 +122,47 @@ def test_all_values_may_be_tracers_in_lanes(make, values, expected):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         lanes = jax.tree.map(lambda v: jnp.stack([jnp.asarray(v, _dtype(v))] * 2), values)
         rates = jax.jit(jax.vmap(lambda v: jax.lax.map(make(**v), jnp.asarray(COUNTS, jnp.int32))))(lanes)
-    plain = make(**values)
+    plain = jax.vmap(make(**values))(COUNTS)
     assert rates.dtype == jnp.float32
-    np.testing.assert_allclose(rates, np.tile([plain(t) for t in COUNTS], (2, 1)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(rates, np.tile(plain, (2, 1)), rtol=1e-5, atol=1e-7)
 
 
 def _dtype(value):
     return jnp.int32 if isinstance(value, int) else jnp.float32
+
+
+@pytest.mark.parametrize("steps", [7, 10, 300, 1000, 12345, 100_000])
+def test_a_part_of_the_steps_is_whole_steps_as_in_decimal_numbers(steps):
+    """0.29 of 100 steps are 29, though 0.29 in floats is a little below."""
+    hundredths = np.arange(1, 100)
+    expected = jnp.asarray(hundredths * steps // 100, jnp.int32)
+    rate = jax.vmap(lambda part, count: schedules.step(1.0, [part], [0.0], jnp.int32(steps))(count))
+    parts = jnp.asarray(hundredths / 100, jnp.float32)
+    assert (rate(parts, expected) == 0).all()
+    assert (rate(parts, jnp.maximum(expected, 1) - 1) == (expected > 0)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "warmup" in name or "cycle" in name])
+def test_a_height_of_zero_is_no_division_by_it(name):
+    make, values, _ = CASES[name]
+    rates = [make(**{**values, "peak_value": jnp.float32(0)})(t) for t in (0, 5, 45)]
+    assert np.isfinite(rates).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: schedules.cosine(0.1, 0), "decay_steps must be positive, got 0"),
+        (lambda: schedules.linear(0.1, transition_steps=-1), "transition_steps must be positive, got -1"),
+        (lambda: schedules.step(0.1, [1], [0.1, 0.1]), "boundaries and scales must be as many, got 1 and 2"),
+        (
+            lambda: schedules.warmup_constant(0.0, 0.1),
+            "a warm-up needs warmup_steps, or warmup_fraction and decay_steps",
+        ),
+        (lambda: schedules.warmup_cosine(0.0, 0.1, 9, 8), "warmup_steps must be at most decay_steps, got 9 and 8"),
+        (lambda: schedules.warmup_cosine(0.0, 0.1, -1, 8), "warmup_steps must not be negative, got -1"),
+    ],
+)
+def test_lengths_that_make_no_sense_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
