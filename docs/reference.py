@@ -137,8 +137,8 @@ share one program. `lr` is the learning rate.
 {rows}
 
 Optimizers with `learning_rate: 1.0` find their own rate. `lbfgs`, `lbfgs_zoom` and `rprop` are for batches of all
-examples. `lbfgs_zoom` works neither with `parts` nor with `frozen`, because its line search needs all parameters. Some
-decay all parameters, as optax has no mask for them.
+examples. `lbfgs_zoom` fits neither `parts` nor `frozen` nor `accumulate`, because its line search evaluates the whole model.
+Some decay all parameters, as optax has no mask for them.
 
 ## What of optax does not ship
 

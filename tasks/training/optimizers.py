@@ -36,8 +36,8 @@ def compose(
     of one batch of all their examples. `clip` sees all gradients that are left, after the average. Then each parameter
     goes to the optimizer of the longest path in `parts` that it belongs to, and to `optimizer` if there is none.
 
-    Raises ValueError for an `accumulate` below 1, and `init` raises it for a path that no parameter belongs to and
-    where all are frozen.
+    Raises ValueError for an `accumulate` below 1. `init` raises it for a path that no parameter belongs to, where all
+    are frozen, and for a line search together with any of `frozen`, `parts` and `accumulate`.
     """
     groups, held = dict(parts or {}), _list_names(frozen)
     inner = optimizer
@@ -51,26 +51,38 @@ def compose(
         inner = average_gradients(inner, accumulate)
     if held:
         inner = optax.partition({REST: inner, **dict.fromkeys(held, hold())}, lambda params: label_parts(params, held))
-    return _check_init(optax.with_extra_args_support(inner), {"parts": list(groups), "frozen": held})
+    whole = _check_init(optax.with_extra_args_support(inner), {"parts": list(groups), "frozen": held})
+    return _refuse_line_search(whole) if groups or held or accumulate > 1 else whole
 
 
-def average_gradients(optimizer: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
-    """Averages gradients over `steps` steps, the last of which makes one update (`optax.MultiSteps`).
+def average_gradients(optimizer: optax.GradientTransformation, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Averages gradients and losses over `steps` steps, the last of which makes one update (`optax.MultiSteps`).
 
     A schedule of the learning rate goes on by all of the steps at an update, so that its lengths are numbers of steps
-    as those of a run are; `optax.MultiSteps` alone would count updates.
+    as those of a run are; `optax.MultiSteps` alone would count updates, and show an optimizer that needs the loss
+    (`value`) the last one only.
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(updates: PyTree, state: optax.OptState, params: PyTree = None, **known: Any) -> tuple[PyTree, PyTree]:
-        updates, state = inner.update(updates, state, params, **known)
-        return updates, jax.tree.map(skip, state, is_leaf=_is_scheduled)
+    def update(averages: Any, state: optax.OptState, params: Any = None) -> tuple[PyTree, PyTree]:
+        gradients, value = averages
+        updates, state = inner.update(gradients, state, params[0], value=value, grad=gradients)
+        return (updates, value), jax.tree.map(skip, state, is_leaf=_is_scheduled)
 
     def skip(state: Any) -> Any:
         return state._replace(count=state.count + (steps - 1)) if _is_scheduled(state) else state
 
-    whole = optax.GradientTransformationExtraArgs(inner.init, update)
-    return optax.MultiSteps(whole, steps).gradient_transformation()
+    both = optax.MultiSteps(optax.GradientTransformation(lambda params: inner.init(params[0]), update), steps)
+    zero = jnp.float32(0)
+
+    def update_both(
+        updates: PyTree, state: optax.OptState, params: PyTree = None, *, value: Any = jnp.nan, **known: Any
+    ) -> tuple[PyTree, PyTree]:
+        losses = jnp.asarray(value, jnp.float32)
+        (updates, _), state = both.update((updates, losses), state, (params, zero))
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: both.init((params, zero)), update_both)
 
 
 def find_evaluated(state: optax.OptState, params: PyTree) -> PyTree:
@@ -157,6 +169,16 @@ def _check_init(
     return optax.GradientTransformationExtraArgs(init, inner.update)
 
 
+def _refuse_line_search(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    def init(params: PyTree) -> optax.OptState:
+        state = inner.init(params)
+        if any(map(_is_line_search, jax.tree.leaves(state, is_leaf=_is_line_search))):
+            raise ValueError("a line search evaluates the whole model: it fits neither parts nor frozen nor accumulate")
+        return state
+
+    return optax.GradientTransformationExtraArgs(init, inner.update)
+
+
 def _list_names(names: str | Collection[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
@@ -167,6 +189,10 @@ def _is_scheduled(state: Any) -> bool:
 
 def _is_schedule_free(state: Any) -> bool:
     return isinstance(state, optax.contrib.ScheduleFreeState)
+
+
+def _is_line_search(state: Any) -> bool:
+    return isinstance(state, optax.ScaleByZoomLinesearchState | optax.ScaleByBacktrackingLinesearchState)
 
 
 def _is_left_out(node: Any) -> bool:

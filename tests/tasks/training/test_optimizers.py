@@ -242,6 +242,21 @@ def test_accumulation_equals_one_step_on_the_large_batch():
     assert_close(params, to_numpy(expected))
 
 
+def test_an_optimizer_that_needs_the_loss_sees_its_average():
+    both = [
+        jax.value_and_grad(loss)(make_params(), X[start:end], Y[start:end]) for start, end in ((0, 4), (4, 8), (0, 8))
+    ]
+    finals = []
+    for accumulate, steps in ((2, both[:2]), (1, both[2:])):
+        optimizer, params = optimizers.compose(optax.polyak_sgd(1.0), accumulate=accumulate), make_params()
+        state = optimizer.init(params)
+        for value, gradient in steps:
+            updates, state = optimizer.update(gradient, state, params, value=value)
+            params = optax.apply_updates(params, updates)
+        finals.append(params)
+    assert_close(finals[0], to_numpy(finals[1]))
+
+
 def test_nothing_changes_before_the_last_of_the_accumulated_steps():
     optimizer = optimizers.compose(optax.adamw(0.1), accumulate=3)
     params, _ = step_by_hand(optimizer, make_params(), draw_gradients(2))
@@ -321,6 +336,13 @@ def test_schedule_free_parameters_are_evaluated_at_their_average():
 def test_what_does_not_fit_the_parameters_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         optimizers.compose(optax.sgd(0.1), **options).init(make_params())
+
+
+@pytest.mark.parametrize("options", [{"frozen": ["head"]}, {"parts": {"head": optax.sgd(0.1)}}, {"accumulate": 2}])
+def test_a_line_search_fits_nothing_that_cuts_the_model(options):
+    optimizer = optimizers.compose(build(read(ROOT / "conf/optimizer/lbfgs_zoom.yaml")), **options)
+    with pytest.raises(ValueError, match="a line search evaluates the whole model: it fits neither"):
+        optimizer.init(make_params())
 
 
 def test_an_accumulation_of_no_steps_is_refused():
