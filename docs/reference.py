@@ -137,8 +137,8 @@ share one program. `lr` is the learning rate.
 {rows}
 
 Optimizers with `learning_rate: 1.0` find their own rate. `lbfgs`, `lbfgs_zoom` and `rprop` are for batches of all
-examples. `lbfgs_zoom` fits neither `parts` nor `frozen` nor `accumulate`, because its line search evaluates the whole model.
-Some decay all parameters, as optax has no mask for them.
+examples. `lbfgs_zoom` fits neither `parts` nor `frozen` nor `accumulate`, because its line search evaluates the whole
+model. Some decay all parameters, as optax has no mask for them.
 
 ## What of optax does not ship
 
@@ -182,7 +182,22 @@ Generated from `conf/data/` and the docstrings. Nothing is downloaded; scikit-le
 |---|---|---|
 {rows}
 
-All take the keywords of `make_splits`, as in `data.test=0.1 data.stratify=true`.
+All take the keywords of `make_splits`, as in `data.test=0.1 data.stratify=true`. Data of your own are a function that
+ends in it, which a YAML names by `_target_`:
+
+```python
+import numpy as np
+from tasks.training.splits import make_splits
+
+
+def load_waves(examples=200, **split):
+    x = np.random.RandomState(0).uniform(-3, 3, (examples, 1))
+    return make_splits(x, np.sin(x), kind="regression", **split)
+
+
+waves = load_waves(test=50, standardize=True)
+assert waves.test.x.shape == (50, 1)
+```
 
 {functions}"""
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tasks.training import data, files, synthetic
@@ -78,6 +80,32 @@ def test_stratified_parts_have_their_sizes_where_proportions_are_no_whole_number
     assert sizes(made) == (70, 17, 13)
     exact = np.bincount(labels) * 0.13
     assert (abs(np.bincount(made.test.y, minlength=7) - exact) < 1).all()
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=3, max_size=60),
+    validation=st.one_of(st.integers(0, 30), st.floats(0, 0.6)),
+    test=st.one_of(st.integers(0, 30), st.floats(0, 0.6)),
+    stratify=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_parts_are_a_partition_of_the_examples(labels, validation, test, stratify, seed):
+    """Or they are refused."""
+    numbers = np.arange(len(labels))[:, None]
+    try:
+        made = make_splits(numbers, labels, validation=validation, test=test, stratify=stratify, seed=seed)
+    except ValueError:
+        return
+    rows = [part.x[:, 0].astype(int) for part in parts(made)]
+    assert sorted(np.concatenate(rows)) == list(range(len(labels)))
+    for size, found in ((validation, rows[1]), (test, rows[2])):
+        assert len(found) == (size if isinstance(size, int) else math.floor(size * len(labels) + 0.5))
+    if stratify:
+        known = np.unique(labels, return_inverse=True)[1]
+        assert set(known[rows[0]]) == set(known)
+        shares = np.bincount(known) * len(rows[2]) / len(labels)
+        assert (abs(np.bincount(known[rows[2]], minlength=len(shares)) - shares) < 1).all()
 
 
 def test_standardisation_knows_the_training_part_alone():
