@@ -126,10 +126,13 @@ def find_loss(loss: str | Function | Measure) -> Measure:
 def find_metric(metric: str | Function | Measure) -> Measure:
     """The metric of that name (`top_5` for any number), or made of a function.
 
-    Raises ValueError for an unknown name, with what there is.
+    Raises ValueError for an unknown name, with what there is, and for a function whose name cannot be a column's.
     """
     if not isinstance(metric, str):
-        return _name_function("metric", metric, None)
+        measure = _name_function("metric", metric, None)
+        if not measure.name.isidentifier():
+            raise ValueError(f"a metric names a column, got {measure.name!r}; Measure(name, function) gives a name")
+        return measure
     if metric in METRICS:
         return METRICS[metric]
     kind, _, number = metric.rpartition("_")

@@ -123,7 +123,7 @@ def test_each_measure_says_which_direction_is_better():
     better = {name for name, direction in directions.items() if direction == "maximize"}
     assert better == {"accuracy", "r2", "top_3"}
     assert set(directions.values()) == {"minimize", "maximize"}
-    assert find_metric(lambda outputs, y: outputs).direction is None
+    assert find_metric(optax.losses.log_cosh).direction is None
     mine = Measure("gain", lambda outputs, y: outputs, "maximize")
     assert find_metric(mine) is mine
 
@@ -133,6 +133,7 @@ def test_each_measure_says_which_direction_is_better():
     [
         (lambda: find_loss("hinge"), "there is no loss 'hinge'; there are: cross_entropy, binary_cross_entropy, "),
         (lambda: find_metric("f1"), "there is no metric 'f1'; there are: .* accuracy, r2, top_2, top_3"),
+        (lambda: find_metric(lambda outputs, y: y), r"a metric names a column, got '<lambda>'"),
         (lambda: find_loss("accuracy"), "there is no loss 'accuracy'"),
         (lambda: find_loss("cross_entropy")(OUTPUTS, TARGETS), "labels that are integers, got float32 of shape"),
         (lambda: find_loss("squared_error")(LOGITS, LABELS), "targets that are floats, got int32 of shape"),
