@@ -1,0 +1,1 @@
+"""Training: models, data, losses, optimizers, schedules, and the loop over them."""
