@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks import porting
+from tasks.training.blocks import name_block
 from tasks.training.bridged import bridge_into_linen, bridge_into_nnx, name_layer
 from tasks.training.models import Model, Tree, call_ported, set_flags, wrap_linen, wrap_nnx
 
@@ -119,13 +120,14 @@ def _build_chain(chain: Chain, x: Any, outputs: int) -> Model:
     if chain.way not in WAYS:
         raise ValueError(f"way must be one of {', '.join(WAYS)}, got {chain.way!r}")
     layers, models, inputs = [], [], []
-    for description in chain.layers:
+    for number, description in enumerate(chain.layers):
         layer = _complete(description, x, outputs)
         model = build_model(layer, x, outputs) if _has_variables(layer) else _wrap_function(layer)
         layers.append(layer)
         models.append(model)
         inputs.append(x)
-        x = jax.eval_shape(functools.partial(_run_once, model), x)
+        with name_block(name_layer(number)):
+            x = jax.eval_shape(functools.partial(_run_once, model), x)
     bridge = WAYS[chain.way]
     if bridge is None:
         return _join(models)
@@ -146,7 +148,7 @@ def _wrap_function(function: Callable[[Any], Any]) -> Model:
 
 def _run_once(model: Model, x: Any) -> Any:
     params, state = model.init(jax.random.key(0), x)
-    return model.apply(params, state, x, train=False, key=None)[0]
+    return model.apply(params, state, x, train=True, key=jax.random.key(0))[0]
 
 
 def _join(models: Sequence[Model]) -> Model:
