@@ -49,7 +49,7 @@ def train(
     another `dtype` the model computes in it, on float32 parameters.
 
     `every` evaluates the validation part each so many steps. It gives curves of `horizon // every` values, NaN
-    beyond a run's end, where `horizon` is the most steps of any run; and the best evaluation, the first of the
+    beyond a run's end, where `horizon` is the most steps of any run; later steps have none; and the best evaluation, the first of the
     smallest validation loss, whose weights are kept and evaluated on the other parts with `best`. A run ends early
     when a loss or a gradient is not finite, when the loss of a minibatch is above `bound`, and, by its evaluations,
     when the validation loss is at most `target` or was not the best for `patience` of them.
@@ -61,6 +61,7 @@ def train(
     Raises ValueError or TypeError, while it is traced, for settings that do not fit each other or the data, for
     unknown names, and for a model whose shapes do not fit, with the layer in question.
     """
+    data = Splits(*jax.tree.map(jnp.asarray, tuple(data)))
     first, rest = find_loss(loss), tuple(map(find_metric, metrics))
     _check_sizes(data, steps, batch, evaluation_batch)
     rules = Rules(steps, every, _find_horizon(steps, every, horizon), patience, bound, target, best)

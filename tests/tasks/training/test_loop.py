@@ -76,6 +76,10 @@ def test_the_best_evaluation_is_the_first_of_the_smallest_validation_loss():
     np.testing.assert_allclose(out["test_loss"], 0, atol=1e-6)
 
 
+def test_of_equal_evaluations_the_first_is_the_best():
+    assert run_loop(fall(lr=0.0, steps=4, every=2))["best_step"] == 2
+
+
 def test_the_last_evaluation_counts_although_it_is_no_point_of_the_curves():
     out = run_loop(fall(steps=5, every=3))
     assert out["best_step"] == 5

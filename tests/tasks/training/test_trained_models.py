@@ -172,7 +172,7 @@ class Everything(nnx.Module):
 
 
 def test_an_nnx_model_keeps_variables_of_every_type():
-    _, end = run_loop(Everything, optax.sgd)
+    outputs, end = run_loop(Everything, optax.sgd)
     model = Everything(16, 3, nnx.Rngs(3))
     optimizer = nnx.Optimizer(model, optax.sgd(0.01), wrt=nnx.Param)
     for step in range(4):
@@ -191,6 +191,10 @@ def test_an_nnx_model_keeps_variables_of_every_type():
     np.testing.assert_allclose(params["blocks"]["1"]["kernel"], model.blocks[1].kernel[...], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(state["shift"], 0.1, rtol=1e-6)
     assert "shift" not in params
+    model.eval()  # evaluations take the averages and drop nothing
+    logits = model(DATA.train.x)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, DATA.train.y).mean()
+    np.testing.assert_allclose(outputs["train_loss"], expected, rtol=1e-4)
 
 
 NORMS = (
