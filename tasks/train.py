@@ -48,11 +48,12 @@ def train(
     `jax.random.key(seed)`. `optimizer`, `clip`, `parts`, `frozen` and `accumulate` are those of `compose`. With
     another `dtype` the model computes in it, on float32 parameters.
 
-    `every` evaluates the validation part each so many steps. It gives curves of `horizon // every` values, NaN
-    beyond a run's end, where `horizon` is the most steps of any run; later steps have none; and the best evaluation, the first of the
-    smallest validation loss, whose weights are kept and evaluated on the other parts with `best`. A run ends early
-    when a loss or a gradient is not finite, when the loss of a minibatch is above `bound`, and, by its evaluations,
-    when the validation loss is at most `target` or was not the best for `patience` of them.
+    `every` evaluates the validation part each so many steps. It gives curves of `horizon // every` values, where
+    `horizon` is the most steps of any run: NaN beyond a run's end, and nothing of steps beyond the horizon; and the best
+    evaluation, the first of the smallest validation loss, whose weights are kept and evaluated on the other parts with
+    `best`. A run ends early when a loss or its parameters are not finite, when the loss of a minibatch is above
+    `bound`, and, by its evaluations, when the validation loss is at most `target` or was not the best for `patience`
+    of them.
 
     Outputs are `{train,validation,test}_loss` and one of each metric, at the last step, over whole parts; `best_…`
     of them; `best_step`, `steps_taken`, `nonfinite_step` (−1 if none), `end` (a category), and `…_curve`. `seed`,
