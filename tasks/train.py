@@ -49,7 +49,7 @@ def train(
     another `dtype` the model computes in it, on float32 parameters.
 
     `every` evaluates the validation part each so many steps. It gives curves of `horizon // every` values, where
-    `horizon` is the most steps of any run: NaN beyond a run's end, and nothing of steps beyond the horizon; and the best
+    `horizon` is the most steps of any run: NaN beyond a run's end, nothing of steps beyond the horizon; and the best
     evaluation, the first of the smallest validation loss, whose weights are kept and evaluated on the other parts with
     `best`. A run ends early when a loss or its parameters are not finite, when the loss of a minibatch is above
     `bound`, and, by its evaluations, when the validation loss is at most `target` or was not the best for `patience`

@@ -1,5 +1,6 @@
 """Small models whose number of outputs comes from the data: see conf/model."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tasks.training.convolutions import convolve, pool
 from tasks.training.dropout import Dropout
 
 
@@ -55,9 +57,12 @@ class Cnn(nn.Module):
         """Returns (examples, outputs) of images (examples, height, width[, channels]), or of flat squares."""
         x = _as_image(x)
         for channels in self.channels:
-            x = nn.max_pool(nn.relu(nn.Conv(channels, (3, 3))(x)), (2, 2), (2, 2))
+            x = pool(nn.relu(nn.Conv(channels, (3, 3), conv_general_dilated=convolve)(x)))
         x = nn.relu(nn.Dense(self.hidden)(jnp.reshape(x, (x.shape[0], -1))))
         return nn.Dense(self.outputs)(_drop(x, self.dropout, train))
+
+
+Conv = functools.partial(nn.Conv, use_bias=False, conv_general_dilated=convolve)
 
 
 class Resnet(nn.Module):
@@ -70,13 +75,13 @@ class Resnet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Returns (examples, outputs) of images (examples, height, width[, channels]), or of flat squares."""
-        x = nn.Conv(self.channels[0], (3, 3), use_bias=False)(_as_image(x))
+        x = Conv(self.channels[0], (3, 3))(_as_image(x))
         for number, channels in enumerate(self.channels):
             strides = (1, 1) if number == 0 else (2, 2)
-            inner = nn.relu(self._normalize(nn.Conv(channels, (3, 3), strides, use_bias=False)(x), train))
-            inner = self._normalize(nn.Conv(channels, (3, 3), use_bias=False)(inner), train)
+            inner = nn.relu(self._normalize(Conv(channels, (3, 3), strides)(x), train))
+            inner = self._normalize(Conv(channels, (3, 3))(inner), train)
             if x.shape != inner.shape:
-                x = nn.Conv(channels, (1, 1), strides, use_bias=False)(x)
+                x = Conv(channels, (1, 1), strides)(x)
             x = nn.relu(x + inner)
         return nn.Dense(self.outputs)(jnp.mean(x, axis=(1, 2)))
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from tasks.train import train
 from tasks.training.architectures import Cnn, Encoder, Mlp, Resnet, Transformer
+from tasks.training.convolutions import convolve, pool
 from tasks.training.data import Part, Splits
 from tasks.training.descriptions import WAYS, Chain, Ported, build_model
 from tasks.training.dropout import Dropout, NnxDropout, drop
@@ -356,6 +357,33 @@ def test_what_is_no_model_is_refused(model, message):
 def test_unknown_names_are_refused_with_those_that_there_are(model, message):
     with pytest.raises(ValueError, match=message):
         build_model(model, jnp.zeros((2, 4)), 3)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 0), (0, 2))])
+@pytest.mark.parametrize(("strides", "size"), [((1, 1), (3, 3)), ((2, 2), (3, 3)), ((2, 1), (1, 2))])
+def test_a_convolution_by_products_is_that_of_xla(padding, strides, size):
+    images, kernel = draw(0, 2, 7, 6, 3), draw(1, *size, 3, 4)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=numbers)
+    np.testing.assert_allclose(convolve(images, kernel, strides, padding), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_by_products_refuses_groups():
+    with pytest.raises(ValueError, match="no dilations and no groups"):
+        convolve(draw(0, 1, 4, 4, 2), draw(1, 3, 3, 1, 2), (1, 1), "SAME", feature_group_count=2)
+
+
+def test_pooling_is_that_of_flax():
+    images = draw(0, 2, 7, 6, 3)
+    assert (pool(images) == nn.max_pool(images, (2, 2), (2, 2))).all()
+
+
+@pytest.mark.parametrize("model", [partial(Cnn, channels=(2, 3)), partial(Resnet, channels=(2, 4))])
+def test_models_of_images_can_be_ported(model):
+    x = draw(0, 2, 64)
+    linen, ported = build_model(model, x, 3), build_model(Ported(model), x, 3)
+    outputs = [each.apply(*each.init(KEY, x), x, train=True, key=KEY)[0] for each in (linen, ported)]
+    assert same(*outputs)
 
 
 def test_a_resnet_reduces_images_and_keeps_statistics():
