@@ -77,6 +77,7 @@ class Joined(nnx.Module):
         return self.head(self.encoder(x))
 
 
+@pytest.mark.slow
 def test_a_hybrid_is_trained_as_by_the_gradients_and_the_optimizer_of_nnx():
     _outputs, end = run_loop(hybrid("dicts"))
     key = jax.random.key(3)
@@ -120,6 +121,7 @@ class Noisy(nn.Module):
         return nn.Dense(self.outputs)(nn.Dropout(0.3, deterministic=not train)(nn.relu(x)))
 
 
+@pytest.mark.slow
 def test_a_linen_model_keeps_statistics_counters_and_draws_dropout_by_step():
     _, end = run_loop(partial(Noisy), optax.sgd)  # adam would turn the rounding of a gradient of zero into a step
     params = Noisy(3).init(jax.random.key(3), DATA.train.x[:6], train=False)
@@ -146,6 +148,7 @@ def test_a_linen_model_keeps_statistics_counters_and_draws_dropout_by_step():
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_ported_model_trains_with_the_bits_of_the_linen_one():
     (linen, _), (ported, end) = run_loop(partial(Noisy)), run_loop(Ported(partial(Noisy)))
     assert same(linen, ported)
@@ -172,6 +175,7 @@ class Everything(nnx.Module):
         return self.blocks[1](self.drop(nnx.relu(self.norm(self.blocks[0](x))))) + self.shift
 
 
+@pytest.mark.slow
 def test_an_nnx_model_keeps_variables_of_every_type():
     outputs, end = run_loop(Everything, optax.sgd)
     model = Everything(16, 3, nnx.Rngs(3))
@@ -378,6 +382,7 @@ def test_pooling_is_that_of_flax():
     assert (pool(images) == nn.max_pool(images, (2, 2), (2, 2))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [partial(Cnn, channels=(2, 3)), partial(Resnet, channels=(2, 4))])
 def test_models_of_images_can_be_ported(model):
     x = draw(0, 2, 64)
