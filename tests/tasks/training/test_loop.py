@@ -204,7 +204,7 @@ def take_lane(number):
 
 @pytest.fixture(scope="module")
 def lanes():
-    """The outputs and the last states of four runs of different length, as lanes of one program and alone."""
+    """Outputs and last states of four runs of different length: as lanes, in another order of lanes, and alone."""
 
     def run(seed, lr, steps):
         loop = regress(seed, lr, steps, optax.sgd, every=3, horizon=20, patience=4, best=True)
@@ -212,12 +212,13 @@ def lanes():
         return loop.finish(end), end
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        alone = jax.jit(run)
-        return jax.jit(jax.vmap(run))(**LANES), [alone(**take_lane(number)) for number in range(4)]
+        alone, program = jax.jit(run), jax.jit(jax.vmap(run))
+        moved = program(**jax.tree.map(lambda array: array[::-1], LANES))
+        return program(**LANES), moved, [alone(**take_lane(number)) for number in range(4)]
 
 
 def test_lanes_that_end_at_different_steps_have_what_they_have_alone(lanes):
-    (outputs, ends), alone = lanes
+    (outputs, ends), _, alone = lanes
     assert outputs["nonfinite_step"].tolist()[2] >= 0
     assert len(set(outputs["steps_taken"].tolist())) == 4
     for number, single in enumerate(alone):
@@ -229,8 +230,13 @@ def test_lanes_that_end_at_different_steps_have_what_they_have_alone(lanes):
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_lane_has_the_same_bits_whatever_the_others_do(lanes):
+    together, moved, _ = lanes
+    assert same(together, jax.tree.map(lambda array: array[::-1], moved))
+
+
 def test_a_run_that_has_ended_is_returned_as_it_is(lanes):
-    (_, ends), _ = lanes
+    (_, ends), _, _ = lanes
 
     def advance(seed, lr, steps, state):
         return regress(seed, lr, steps, optax.sgd, every=3, horizon=20, patience=4, best=True).advance(state)
