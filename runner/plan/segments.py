@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runner.contract.task import Task
+from runner.contract.task import Built, Task
 from runner.plan.datasets import Dataset
 from runner.plan.even_values import Column
 from runner.plan.inputs import Input
@@ -40,7 +40,7 @@ class Segment:
 
     def list_values(self) -> dict[str, Any]:
         """The values for people: scalars, static values, and the shapes of arrays."""
-        static = {name: value for name, value in self.static.items() if not isinstance(value, Template)}
+        static = {name: value for name, value in self.static.items() if not isinstance(value, Built | Template)}
         arrays = {name: value for name, value in self.inputs.items() if isinstance(value, Input)}
         return {**self.traced, **static, **{f"{name}.shape": list(value.shape) for name, value in arrays.items()}}
 

@@ -29,6 +29,8 @@ ACCELERATOR_WORK = 2**38
 """Scalar operations in a block on an accelerator, for the reason of `CAPACITY_WORK`."""
 BLOCKS_ON_DEVICE = 2
 """Blocks that are on an accelerator at once: one is executed while the other is fetched and written."""
+LOOP_ROUNDS = 32
+"""Runs that each lane of a loop has in a block, one after the other."""
 CALLBACKS = ("debug_callback", "debug_print", "io_callback", "pure_callback")
 """Primitives that call Python, as JAX 0.10 to 0.12 name them."""
 MOST_ELEMENTS = 2**31 - 1
@@ -56,6 +58,14 @@ def choose_capacity(output_bytes: int, work: int, *, is_accelerated: bool = Fals
     """The most runs in a block, a power of two, from one run's output bytes and scalar operations."""
     most = ACCELERATOR_WORK if is_accelerated else CAPACITY_WORK
     return _power_of_two(min(CAPACITY_BYTES // max(1, output_bytes), most // max(1, work)), MAX_CAPACITY)
+
+
+def choose_loop_capacity(output_bytes: int, lanes: int) -> int:
+    """The most runs in a block of a task that returns a loop.
+
+    A block has many times as many runs as lanes, because lanes without a next run are idle at its end.
+    """
+    return min(LOOP_ROUNDS * lanes, _power_of_two(CAPACITY_BYTES // max(1, output_bytes), MAX_CAPACITY))
 
 
 def fit_size(lanes: int, capacity: int, needed: int, memory: int, *, may_narrow: bool) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from runner.program.devices import (
     shares_binaries,
     use_device,
 )
+from runner.program.loops import Lanes, LoopProgram, begin_lanes
 from runner.program.trace import Arrays, TracedTask
 
 # JAX logs the traceback of a callback that raises, raw and once for each attempt; the reason of the run has the error
@@ -31,6 +32,14 @@ logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
 
 class OutOfMemoryError(Exception):
     """The device has no room for a program's arrays."""
+
+
+SEGMENT_SECONDS = 0.5
+"""About how long a segment of a loop takes: Ctrl-C waits for it."""
+
+
+class StoppedError(Exception):
+    """Runs were ended between two segments of their loop, because the user asked for it; they have no result."""
 
 
 class CompilationError(Exception):
@@ -45,7 +54,7 @@ class Program:
     """
 
     traced: TracedTask
-    executable: Callable[..., Arrays]
+    executable: Callable[..., Any]
     compile_seconds: float
     cache_hit: bool
     bytes: int
@@ -96,6 +105,21 @@ def _fit_program(program: Program) -> Program:
 
 
 def _compile(traced: TracedTask) -> Program:
+    columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((traced.capacity,), s.dtype), traced.scalars)
+    started, hits = time.perf_counter(), count_hits()
+    try:
+        with use_device(traced.device):
+            lowered = (_lower_loop if traced.make_loop else _lower_task)(traced, columns)
+            executable = lowered.compile(compiler_options=list_compiler_options())
+    except OSError:
+        raise
+    except Exception as error:
+        raise CompilationError(describe_error(error)) from error
+    seconds = time.perf_counter() - started
+    return Program(traced, executable, seconds, count_hits() > hits, _count_bytes(executable))
+
+
+def _lower_task(traced: TracedTask, columns: Arrays) -> Any:
     lanes, capacity = traced.lanes, traced.capacity
 
     def program(n: jax.Array, scalars: Arrays, inputs: Arrays) -> Arrays:
@@ -108,26 +132,52 @@ def _compile(traced: TracedTask) -> Program:
         return lax.fori_loop(0, (n + lanes - 1) // lanes, body, empty)
 
     program.__name__ = traced.name
-    columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((capacity,), s.dtype), traced.scalars)
-    started, hits = time.perf_counter(), count_hits()
-    try:
-        with use_device(traced.device):
-            lowered = jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
-            executable = lowered.compile(compiler_options=list_compiler_options())
-    except OSError:
-        raise
-    except Exception as error:
-        raise CompilationError(describe_error(error)) from error
-    seconds = time.perf_counter() - started
-    return Program(traced, executable, seconds, count_hits() > hits, _count_bytes(executable))
+    return jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
 
 
-def run_program(program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Arrays) -> dict[str, np.ndarray]:
+def _lower_loop(traced: TracedTask, columns: Arrays) -> Any:
+    loop, number = describe_loop(traced), jax.ShapeDtypeStruct((), jnp.int32)
+
+    def program(n: jax.Array, budget: jax.Array, lanes: Lanes, scalars: Arrays, inputs: Arrays) -> Lanes:
+        return loop.advance_lanes(n, budget, lanes, scalars, inputs)
+
+    program.__name__ = traced.name
+    described = loop.describe_lanes(columns, traced.inputs)
+    return jax.jit(program, donate_argnums=2).lower(number, number, described, columns, traced.inputs)
+
+
+def describe_loop(traced: TracedTask) -> LoopProgram:
+    """The function that is compiled for a task that returns a loop."""
+    assert traced.make_loop
+    assert traced.finish
+    outputs = {
+        output.name: jax.ShapeDtypeStruct((traced.capacity, *output.shape), output.compiled)
+        for output in traced.outputs
+    }
+    return LoopProgram(traced.make_loop, traced.finish, traced.lanes, outputs)
+
+
+class Keeper(Protocol):
+    """Keeps the state of runs that take long, between the segments into which their loop is cut."""
+
+    def restore(self, described: Lanes) -> Lanes | None:
+        """The state that was kept, of these abstract values; None if there is none."""
+        ...
+
+    def visit(self, lanes: Lanes) -> None:
+        """Called after each segment; may keep the state, and raises StoppedError to end here."""
+        ...
+
+
+def run_program(
+    program: Program, n: int, scalars: Mapping[str, np.ndarray], inputs: Arrays, keeper: Keeper | None = None
+) -> dict[str, np.ndarray]:
     """The outputs `(n, …)` of n runs with scalars `(n,)`; n is at most the program's capacity.
 
-    Categorical outputs are objects: strings, and None where a code is out of range. Raises OutOfMemoryError if the
-    device has no room. On a CPU that is known before: memory that exceeds the machine's may be granted nevertheless,
-    and the system then kills the process that uses it.
+    Categorical outputs are objects: strings, and None where a code is out of range. A task that returns a loop is
+    executed in segments, after which `keeper` is called. Raises OutOfMemoryError if the device has no room. On a CPU
+    that is known before: memory that exceeds the machine's may be granted nevertheless, and the system then kills the
+    process that uses it.
     """
     available = None if program.traced.is_eager else count_memory()
     if available is not None and program.bytes > available:
@@ -135,7 +185,10 @@ def run_program(program: Program, n: int, scalars: Mapping[str, np.ndarray], inp
     capacity = program.traced.capacity
     padded = {name: _pad(column, capacity) for name, column in scalars.items()}
     try:
-        outputs = program.executable(np.int32(n), padded, inputs)
+        if program.traced.make_loop:
+            outputs: Arrays = _run_segments(program, n, padded, inputs, keeper)
+        else:
+            outputs = program.executable(np.int32(n), padded, inputs)
         fetched = {output: np.asarray(outputs[output.name])[:n] for output in program.traced.outputs}
     except jax.errors.JaxRuntimeError as error:
         # the status is in the text only: JaxRuntimeError has no field for it
@@ -143,6 +196,22 @@ def run_program(program: Program, n: int, scalars: Mapping[str, np.ndarray], inp
             raise OutOfMemoryError(str(error)) from error
         raise
     return {output.name: _decode(output, v) if output.is_categorical else v for output, v in fetched.items()}
+
+
+def _run_segments(program: Program, n: int, scalars: Arrays, inputs: Arrays, keeper: Keeper | None) -> Arrays:
+    """The outputs of n runs of a loop; a segment takes about `SEGMENT_SECONDS`, on which no bits depend."""
+    described = describe_loop(program.traced).describe_lanes(scalars, inputs)
+    lanes = (keeper.restore(described) if keeper else None) or begin_lanes(described, n)
+    budget, longest = 1, np.iinfo(np.int32).max
+    while True:
+        started = time.perf_counter()
+        lanes = program.executable(np.int32(n), np.int32(budget), lanes, scalars, inputs)
+        if not np.asarray(lanes.is_active).any():
+            return dict(lanes.outputs)
+        seconds = time.perf_counter() - started
+        budget = max(1, min(longest, int(budget * min(4.0, SEGMENT_SECONDS / seconds))))
+        if keeper:
+            keeper.visit(lanes)
 
 
 def halve_program(program: Program) -> Program | None:

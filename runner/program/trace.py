@@ -23,12 +23,14 @@ from runner.program.cost import (
     MOST_ELEMENTS,
     choose_capacity,
     choose_lanes,
+    choose_loop_capacity,
     count_live_bytes,
     count_work,
     find_longest_axis,
     has_callback,
 )
 from runner.program.devices import count_device_memory, is_accelerated
+from runner.program.loops import Loop, MakeLoop, is_loop, run_loop
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 from runner.program.structure import name_program
 
@@ -62,6 +64,9 @@ class TracedTask:
     work: int = 0
     device: int | None = None
     may_narrow: bool = False
+    make_loop: MakeLoop | None = None
+    """The loop of a run, if the task returns one; `finish` makes outputs of its last state."""
+    finish: Callable[[Loop, Any], Arrays] | None = None
 
 
 def is_large(traced: TracedTask) -> bool:
@@ -81,14 +86,24 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
     is_eager = any(segment.static.get(name) == value for name, value in task.eager)
 
+    loops: list[MakeLoop] = []
+
+    def call_task(scalars: Arrays, inputs: Arrays) -> Any:
+        return function(**_fill_static(task, static, scalars), **inputs)
+
     def named(scalars: Arrays, inputs: Arrays) -> Returned:
-        return name_outputs(task, function(**_fill_static(task, static, scalars), **inputs))
+        returned = call_task(scalars, inputs)
+        if is_loop(returned):
+            loops.append(call_task)
+        return name_outputs(task, run_loop(returned) if is_loop(returned) else returned)
 
     run = named if is_eager else jax.jit(named)
 
     def call(scalars: Arrays, inputs: Arrays) -> Arrays:
-        returned = run(scalars, inputs)
-        return {name: value.code if isinstance(value, CategoryCode) else value for name, value in returned.items()}
+        return _take_codes(run(scalars, inputs))
+
+    def finish(loop: Loop, state: Any) -> Arrays:
+        return _take_codes(name_outputs(task, loop.finish(state)))
 
     try:
         traced = jax.jit(named).trace(scalars, inputs)
@@ -103,13 +118,21 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     run_bytes = sum(output.bytes for output in outputs)
     memory, may_narrow = count_device_memory(), not lanes and not is_eager
     lanes = 1 if is_eager else lanes or choose_lanes(live_bytes, calls_python=has_callback(jaxpr), memory=memory)
-    accelerated = memory is not None
-    capacity = block or (EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work, is_accelerated=accelerated))
+    make_loop = loops[0] if loops and not is_eager else None
+    if make_loop:
+        most = choose_loop_capacity(run_bytes, lanes)
+    else:
+        most = EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work, is_accelerated=memory is not None)
+    capacity = block or most
     capacity = math.ceil(capacity / lanes) * lanes
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
     name = name_program(jaxpr, lanes, capacity)
     size = (lanes, capacity, is_eager, estimate, work)
-    return TracedTask(name, call, scalars, inputs, outputs, *size, may_narrow=may_narrow)
+    return TracedTask(name, call, scalars, inputs, outputs, *size, None, may_narrow, make_loop, finish)
+
+
+def _take_codes(returned: Returned) -> Arrays:
+    return {name: value.code if isinstance(value, CategoryCode) else value for name, value in returned.items()}
 
 
 def _fill_static(task: Task, static: Mapping[str, Any], scalars: Arrays) -> dict[str, Any]:
@@ -138,5 +161,4 @@ def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
 
 def _describe_segment(segment: Segment) -> str:
     values = ", ".join(f"{name}={value}" for name, value in segment.list_values().items())
-    text = f"task {segment.task.name!r} with {values}"
-    return escape_controls(text)
+    return escape_controls(f"task {segment.task.name!r} with {values}")

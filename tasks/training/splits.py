@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,8 +16,8 @@ Kind = Literal["classes", "regression"]
 class Part(NamedTuple):
     """The examples of one part: `x` of shape `(examples, …)`, float32, or int32 for tokens; `y` as of `Splits`."""
 
-    x: Any  # NumPy's arrays when they are made, JAX's within a program
-    y: Any
+    x: np.ndarray  # as it is made; within a program it is an array of JAX
+    y: np.ndarray
 
 
 class Splits(NamedTuple):
@@ -30,7 +30,7 @@ class Splits(NamedTuple):
     train: Part
     validation: Part
     test: Part
-    classes: Any
+    classes: np.ndarray
 
 
 def make_splits(
