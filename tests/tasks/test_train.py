@@ -1,6 +1,8 @@
 """The task against the same training written by hand, and what it refuses."""
 
+import inspect
 from functools import partial
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 from jax import lax
+from omegaconf import OmegaConf
 
 from tasks.train import train
 from tasks.training.architectures import Cnn, Mlp
@@ -17,6 +20,7 @@ from tasks.training.data import Part, Splits
 from tasks.training.descriptions import Chain
 from tasks.training.loop import STEPS
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
@@ -268,3 +272,9 @@ def test_a_rate_that_flax_cannot_trace_is_refused_with_what_can():
 
     with pytest.raises(ValueError, match=r"layers_0 \(Dropout\) .* the dropouts of tasks\.training\.dropout take"):
         jax.eval_shape(run, jnp.float32(0.5))
+
+
+def test_the_yaml_has_every_parameter():
+    groups = {"data", "model", "optimizer", "clip"}
+    given = set(OmegaConf.load(ROOT / "conf" / "task" / "train.yaml")) - {"defaults", "task", "lr"}
+    assert given | groups == set(inspect.signature(train).parameters)
