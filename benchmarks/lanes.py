@@ -36,6 +36,9 @@ from runner.plan.segments import Segment
 WIDTHS = (1, 4, 16, 64, 256)
 """Those of both ways, on a CPU; an accelerator has four times as many."""
 
+MOST_CALLS = 20_000
+"""Calls of `jit(vmap)` from Python; with more of them it is not the best width."""
+
 
 def train_mlp(seed: int, lr: float, x: jax.Array, y: jax.Array, width: int, steps: int) -> jax.Array:
     """The losses before and after `steps` of Adam on all of `x`."""
@@ -133,7 +136,8 @@ def measure(case: Case, widths: Sequence[int], rounds: int, scale: int, threads:
     ways = {("rule", chosen): by_rule}
     fitting = [width for width in widths if width * threads <= runs]
     ways |= {("lanes", width): prepare_program(segment, width, runs, threads)[1] for width in fitting}
-    ways |= {("vmap", width): prepare_vmap(segment, width, runs, threads) for width in fitting}
+    called = [width for width in fitting if runs // width <= MOST_CALLS]
+    ways |= {("vmap", width): prepare_vmap(segment, width, runs, threads) for width in called}
     for way in ways.values():
         way()
     seconds = [{key: way() for key, way in ways.items()} for _ in range(rounds)]

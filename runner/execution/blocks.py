@@ -1,5 +1,8 @@
 """Blocks executed over devices and threads, with the results appended in the order of the table."""
 
+import hashlib
+import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +37,7 @@ Outputs = Mapping[str, np.ndarray]
 Halve = Callable[[Program], Program | None]
 PutInput = Callable[[Input | Dataset, int | None], object]
 Warn = Callable[[str], object]
+Keep = Callable[[Block, Program, Outputs], program.Keeper | None]
 FormatRows = Callable[[Sequence[Rows]], bytes]
 
 
@@ -65,19 +70,22 @@ def execute_schedule(
     with open_table(folder, columns.header) as table:
         # rows that wait to be synced must not wait for a block that takes long
         watch = StallWatch(partial(_describe_group, schedule), warn, on_wait=table.sync)
-        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch):
+        keep = partial(_make_keeper, schedule.plan, folder, stop, watch.note_segment)
+        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch, keep):
             table.append(result.rows)
+            if folder.states.exists():
+                shutil.rmtree(_locate_state(folder, result.block), ignore_errors=True)
             yield result
 
 
 def execute_blocks(
-    schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object], watch: StallWatch
+    schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object], watch: StallWatch, keep: Keep
 ) -> Iterator[Result]:
     """Executes blocks over the schedule's devices and threads, and yields the results in the order of the blocks.
 
     Each device has a queue and its share of the threads. Executables release the GIL. At most twice as many batches as
     threads are under way, so that memory does not grow with the number of runs. While one group runs, the next ones are
-    compiled.
+    compiled. Runs that are ended between two segments of their loop have no result, and nor have those after them.
     """
     plan, turns = schedule.plan, Turns(schedule.devices, list(schedule.groups))
     queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
@@ -100,17 +108,42 @@ def execute_blocks(
                 programs.request(signature := plan.segments[batch[0].segment].signature)
                 place = turns.take(signature)
                 source = copies.on(turns.devices[place])
-                future = queues[place].submit(_execute_batch, plan, batch, source, format_batch, put_input)
+                future = queues[place].submit(_execute_batch, plan, batch, source, format_batch, put_input, keep)
                 under_way.append(watch.add(signature, future))
                 if len(under_way) >= 2 * threads:
                     yield from await_first()
             while under_way and not (stop() and under_way[0].cancel()):
                 yield from await_first()
+    except program.StoppedError:
+        return
     finally:
         for pool in (*queues, compilers):
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in (*queues, compilers):
             pool.shutdown()
+
+
+def _make_keeper(
+    plan: Plan,
+    folder: Folder,
+    stop: Callable[[], object],
+    on_segment: Callable[[], object],
+    block: Block,
+    compiled: Program,
+    scalars: Outputs,
+) -> program.Keeper:
+    """Keeps the state of a block, which is known by its runs, by their values, and by the program."""
+    traced, segment, digest = compiled.traced, plan.segments[block.segment], hashlib.sha256()
+    for name in sorted(scalars):
+        digest.update(scalars[name].tobytes())
+    inputs = [f"{name}={value!r}" for name, value in sorted(segment.inputs.items())]
+    runs = [int(block.numbers[0]), int(block.numbers[-1]), len(block), digest.hexdigest()]
+    identity = json.dumps([traced.name, traced.lanes, traced.capacity, segment.signature, *inputs, *runs])
+    return program.StateKeeper(_locate_state(folder, block), identity, stop, on_segment)
+
+
+def _locate_state(folder: Folder, block: Block) -> Path:
+    return folder.states / str(int(block.numbers[0]))
 
 
 def _describe_group(schedule: Schedule, signature: str) -> str:
@@ -133,7 +166,7 @@ class _Single:
 
 def execute_alone(plan: Plan, block: Block, compiled: Program) -> Result:
     """Executes a block of one run with a program of its own; its rows are not formatted."""
-    return _execute_block(plan, block, _Single(compiled), program.put_input)[0]
+    return _execute_block(plan, block, _Single(compiled), program.put_input, lambda *_: None)[0]
 
 
 @dataclass(frozen=True)
@@ -147,16 +180,21 @@ class _Piece:
 
 
 def _execute_batch(
-    plan: Plan, batch: Sequence[Block], programs: ProgramSource, format_batch: FormatRows, put_input: PutInput
+    plan: Plan,
+    batch: Sequence[Block],
+    programs: ProgramSource,
+    format_batch: FormatRows,
+    put_input: PutInput,
+    keep: Keep,
 ) -> list[Result]:
     """The results of some blocks, formatted together."""
-    results = [result for block in batch for result in _execute_block(plan, block, programs, put_input)]
+    results = [result for block in batch for result in _execute_block(plan, block, programs, put_input, keep)]
     rows = format_batch([Rows(result.block, result.outputs, result.reason) for result in results])
     results[-1] = replace(results[-1], ended=time.perf_counter())
     return [replace(results[0], rows=rows), *results[1:]]
 
 
-def _execute_block(plan: Plan, block: Block, programs: ProgramSource, put_input: PutInput) -> list[Result]:
+def _execute_block(plan: Plan, block: Block, programs: ProgramSource, put_input: PutInput, keep: Keep) -> list[Result]:
     """The results of a block. Raises StudyFailedError for what fails around the task, which is no result of it."""
     pieces, started = [], time.perf_counter()
     try:
@@ -164,7 +202,7 @@ def _execute_block(plan: Plan, block: Block, programs: ProgramSource, put_input:
         device = compiled.traced.device
         inputs = {name: put_input(value, device) for name, value in plan.segments[block.segment].inputs.items()}
         started = time.perf_counter()
-        pieces = _execute_pieces(plan, block, compiled, inputs, programs)
+        pieces = _execute_pieces(plan, block, compiled, inputs, programs, keep)
     except InvalidInputError as refusal:
         pieces = [_Piece(block, None, None, str(refusal))]
     except program.CompilationError as error:
@@ -180,25 +218,26 @@ def _make_result(piece: _Piece, started: float) -> Result:
 
 
 def _execute_pieces(
-    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: ProgramSource
+    plan: Plan, block: Block, compiled: Program, inputs: Mapping[str, object], programs: ProgramSource, keep: Keep
 ) -> list[_Piece]:
     """The outputs of a block; one that fails is halved until only the runs that fail by themselves have none."""
     signature = plan.segments[block.segment].signature
     scalars = plan.traced(block.segment, block.places)
     try:
         halve = partial(programs.halve, signature)
-        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve)
+        keeper = keep(block, compiled, scalars) if compiled.traced.make_loop else None
+        executable, outputs = _run_within_memory(compiled, len(block), scalars, inputs, halve, keeper)
         return [_Piece(block, executable, outputs, None)]
     except InvalidInputError as refusal:
         return [_Piece(block, compiled, None, str(refusal))]
-    except MemoryError:
+    except (MemoryError, program.StoppedError):
         raise
     except Exception as error:  # whatever the task raises while it runs is the result of the run
         if len(block) == 1:
             return [_Piece(block, compiled, None, program.describe_error(error))]
     middle = len(block) // 2
     halves = block.cut(0, middle), block.cut(middle, len(block))
-    return [piece for half in halves for piece in _execute_pieces(plan, half, compiled, inputs, programs)]
+    return [piece for half in halves for piece in _execute_pieces(plan, half, compiled, inputs, programs, keep)]
 
 
 def _split_invalid_codes(piece: _Piece) -> Iterator[_Piece]:
@@ -221,7 +260,12 @@ def _split_invalid_codes(piece: _Piece) -> Iterator[_Piece]:
 
 
 def _run_within_memory(
-    executable: Program, count: int, scalars: Outputs, inputs: Mapping[str, object], halve: Halve
+    executable: Program,
+    count: int,
+    scalars: Outputs,
+    inputs: Mapping[str, object],
+    halve: Halve,
+    keeper: program.Keeper | None = None,
 ) -> tuple[Program, dict[str, np.ndarray]]:
     """The outputs of `count` runs, by a program with less capacity each time the device's memory is exceeded.
 
@@ -232,7 +276,11 @@ def _run_within_memory(
         cuts = [slice(start, start + size) for start in range(0, count, size)]
         pieces = [
             program.run_program(
-                executable, len(range(count)[cut]), {n: v[cut] for n, v in scalars.items()}, dict(inputs)
+                executable,
+                len(range(count)[cut]),
+                {n: v[cut] for n, v in scalars.items()},
+                dict(inputs),
+                keeper if len(cuts) == 1 else None,
             )
             for cut in cuts
         ]

@@ -43,11 +43,16 @@ class StallWatch:
         self._signatures: dict[Future[Any], str] = {}
         self._longest: dict[str, float] = {}
         self._told: set[str] = set()
+        self._segments = 0
 
     def add(self, signature: str, future: Future[Results]) -> Future[Results]:
         """The future of a block of this group, for which somebody will wait."""
         self._signatures[future] = signature
         return future
+
+    def note_segment(self) -> None:
+        """Notes that a part of a block has returned, which is no stall."""
+        self._segments += 1
 
     def wait_for(self, future: Future[Results]) -> Results:
         """The results of a block that was added, when it has returned."""
@@ -64,8 +69,8 @@ class StallWatch:
         return results
 
     def _count_done(self) -> int:
-        """How many of the blocks under way have returned, beside the one that is waited for."""
-        return sum(future.done() for future in self._signatures)
+        """How many of the blocks under way have returned, beside the one that is waited for, and parts of blocks."""
+        return self._segments + sum(future.done() for future in self._signatures)
 
     def _check(self, signature: str, seconds: float) -> None:
         longest = self._longest.get(signature)

@@ -27,21 +27,27 @@ from runner.program.devices import (
 )
 from runner.program.executable import (
     CompilationError,
+    Keeper,
     OutOfMemoryError,
     Program,
+    StoppedError,
     compile_program,
     copy_program,
     halve_program,
     run_program,
 )
 from runner.program.heap import freeze_heap
+from runner.program.states import StateKeeper
 from runner.program.trace import TracedTask, is_large, trace_segment
 
 __all__ = [
     "BLOCKS_ON_DEVICE",
     "CompilationError",
+    "Keeper",
     "OutOfMemoryError",
     "Program",
+    "StateKeeper",
+    "StoppedError",
     "TracedTask",
     "compile_program",
     "copy_program",

@@ -165,7 +165,11 @@ class Keeper(Protocol):
         ...
 
     def visit(self, lanes: Lanes) -> None:
-        """Called after each segment; may keep the state, and raises StoppedError to end here."""
+        """Called after each segment but the last; may keep the state, and raises StoppedError to end here."""
+        ...
+
+    def end(self, lanes: Lanes) -> None:
+        """Called after the last segment."""
         ...
 
 
@@ -203,15 +207,18 @@ def _run_segments(program: Program, n: int, scalars: Arrays, inputs: Arrays, kee
     described = describe_loop(program.traced).describe_lanes(scalars, inputs)
     lanes = (keeper.restore(described) if keeper else None) or begin_lanes(described, n)
     budget, longest = 1, np.iinfo(np.int32).max
-    while True:
+    while np.asarray(lanes.is_active).any():
         started = time.perf_counter()
         lanes = program.executable(np.int32(n), np.int32(budget), lanes, scalars, inputs)
         if not np.asarray(lanes.is_active).any():
-            return dict(lanes.outputs)
+            break
         seconds = time.perf_counter() - started
         budget = max(1, min(longest, int(budget * min(4.0, SEGMENT_SECONDS / seconds))))
         if keeper:
             keeper.visit(lanes)
+    if keeper:
+        keeper.end(lanes)
+    return dict(lanes.outputs)
 
 
 def halve_program(program: Program) -> Program | None:

@@ -68,6 +68,11 @@ class Folder:
         return self.path / ".end"
 
     @property
+    def states(self) -> Path:
+        """The states of runs that take long, by the number of the first run of their block."""
+        return self.path / "states"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -75,7 +80,7 @@ class Folder:
     def own_paths(self) -> tuple[Path, ...]:
         """The files and folders of a study, but for those of its lock."""
         files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
-        return (*files, *(self.path / name for name in (".hydra", "parts", "figures")))
+        return (*files, *(self.path / name for name in (".hydra", "parts", "figures", "states")))
 
     @property
     def parts(self) -> "list[Folder]":

@@ -20,18 +20,19 @@ def evaluate(predict: Predict, measures: Sequence[Measure], part: Part, size: in
     that has one scalar for all of them gets the outputs of the whole part.
     """
     size = min(size, part.x.shape[0])
-    shapes = [jax.eval_shape(lambda part, m=m: m.function(predict(part.x), part.y), part) for m in measures]
+    shapes = [jax.eval_shape(lambda x, y, m=m: m.function(predict(x), y), *part) for m in measures]
     single = [measure for measure, shape in zip(measures, shapes, strict=True) if shape.ndim == 0]
     counts = {m.name: shape.size for m, shape in zip(measures, shapes, strict=True) if shape.ndim > 0}
     summed = [measure for measure in measures if measure not in single]
 
     def measure_slice(part: Part) -> tuple[dict[str, jax.Array], Any]:
-        outputs = predict(part.x)
-        sums = {m.name: jnp.sum(m.function(outputs, part.y), dtype=jnp.float32) for m in summed}
+        x, y = map(jnp.asarray, part)
+        outputs = predict(x)
+        sums = {m.name: jnp.sum(m.function(outputs, y), dtype=jnp.float32) for m in summed}
         return sums, outputs if single else ()
 
     sums, outputs = _map_slices(measure_slice, part, size)
-    whole = {m.name: jnp.asarray(m.function(outputs, part.y), jnp.float32) for m in single}
+    whole = {m.name: jnp.asarray(m.function(outputs, jnp.asarray(part.y)), jnp.float32) for m in single}
     means = {name: sums[name] / count for name, count in counts.items()}
     return {measure.name: (means | whole)[measure.name] for measure in measures}
 
