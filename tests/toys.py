@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -175,3 +176,75 @@ def reduce(x: jax.Array, side: int = 300) -> dict[str, jax.Array]:
     square = jnp.resize(jnp.sin(2.3 * x), (side, side))
     factor = jnp.linalg.cholesky(square @ square.T + side * jnp.eye(side))
     return {"product": (tall.T @ tall).reshape(-1), "sum": tall.sum(), "factor": factor.sum(axis=0)}
+
+
+class Walk(NamedTuple):
+    """A loop that a task returns: `while_loop(proceeds, advance, state)`, and the outputs of the last state."""
+
+    state: Any
+    proceeds: Callable[[Any], jax.Array]
+    advance: Callable[[Any], Any]
+    finish: Callable[[Any], dict[str, Any]]
+
+
+def walk(seed: int, rate: float, steps: int, burden: int = 0, fails: bool = False) -> Walk:
+    """Adds `rate * i` for the first `steps + seed % 5` numbers i, where no sum of them is rounded.
+
+    `burden` is the side of a matrix that each step multiplies, so that it takes time.
+    """
+    TRACES.append("walk")
+    wanted = steps + (seed % 5).astype(jnp.int32)
+    side = max(1, burden)
+
+    def advance(state):
+        i, total, matrix = state
+        matrix = jnp.tanh(matrix @ matrix) + 0.01
+        return i + 1, total + rate * i.astype(jnp.float32), matrix
+
+    def finish(state):
+        i, total, _ = state
+        return {"total": jnp.log(-total) if fails else total, "taken": i}
+
+    start = jnp.int32(0), jnp.float32(0), jnp.full((side, side), 0.1)
+    return Walk(start, lambda state: state[0] < wanted, advance, finish)
+
+
+class Rule(NamedTuple):
+    """What a `_target_` builds within a program."""
+
+    factor: Any
+    power: int
+    schedule: Any
+
+
+def scale(factor: float = 1.0, power: int = 1, schedule: Any = None) -> Rule:
+    return Rule(factor, power, schedule)
+
+
+def ramp(start: float, length: int) -> dict[str, Any]:
+    return {"start": start, "length": length}
+
+
+class Sample(NamedTuple):
+    """A tree of arrays."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def draw(seed: int = 0, size: int = 3, word: str = "") -> Sample:
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    return Sample(
+        np.arange(size, dtype=np.float32) + seed, np.array([seed], np.int32) if not word else np.array([word])
+    )
+
+
+def fit(seed: int, data: Sample, rule: Rule, count: int, limit: int | None = None) -> dict[str, jax.Array]:
+    """`(factor ** power + start) * (sum(x) + y)`, and what has reached the program of the other values."""
+    TRACES.append("fit")
+    start = rule.schedule["start"] if rule.schedule else jnp.float32(0)
+    length = rule.schedule["length"] if rule.schedule else 0
+    value = (rule.factor**rule.power + start) * (data.x.sum() + data.y[0].astype(jnp.float32))
+    outputs = {"value": value, "counted": jnp.asarray(count, jnp.int32), "length": jnp.asarray(length, jnp.int32)}
+    return outputs if limit is None else outputs | {"limited": jnp.asarray(limit, jnp.int32)}

@@ -149,6 +149,8 @@ def _bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -
             given = raw.get(parameter.name)
             static[parameter.name], scalars = bind_built(task, parameter.name, given, value, axes)
             traced |= {name: number for name, number in scalars.items() if name not in task.names}
+        elif value is None and parameter.name in axes:
+            traced[parameter.name] = 0 if parameter.kind is Kind.INTEGER else 0.0  # each run has a value of the axis
         elif (converted := _convert(task, parameter, value)) is None or parameter.kind in (Kind.STATIC, Kind.BUILT):
             static[parameter.name] = converted
         else:

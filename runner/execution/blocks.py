@@ -87,7 +87,7 @@ def execute_blocks(
     threads are under way, so that memory does not grow with the number of runs. While one group runs, the next ones are
     compiled. Runs that are ended between two segments of their loop have no result, and nor have those after them.
     """
-    plan, turns = schedule.plan, Turns(schedule.devices, list(schedule.groups))
+    plan, turns = schedule.plan, Turns(schedule.places, list(schedule.groups))
     queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
     threads, compilers = max(schedule.threads, len(queues)), ThreadPoolExecutor(schedule.threads)
     programs = Programs(turns.place_groups(schedule.groups), schedule.count_runs(), compilers, ahead=threads)

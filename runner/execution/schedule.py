@@ -40,6 +40,8 @@ class Schedule:
     threads: int
     repeated: tuple[Block, ...] = ()
     devices: tuple[int, ...] = (0,)
+    places: tuple[int, ...] = (0,)
+    """The devices among which threads are divided: a CPU is there once for each; see `runner.program.devices`."""
 
     @property
     def runs(self) -> int:
@@ -86,12 +88,14 @@ class Schedule:
             yield batch
 
     def _can_join(self, block: Block, batch: Sequence[Block]) -> bool:
+        """Whether a block may be executed with others: all of different segments, so that threads share the rest."""
         signature = self.plan.segments[block.segment].signature
-        group = self.groups[signature]
-        if isinstance(group, str) or self.plan.segments[batch[0].segment].signature != signature:
+        group, before = self.groups[signature], {each.segment for each in batch}
+        segments = self.plan.groups[signature]
+        if isinstance(group, str) or block.segment in before or not before.issubset(segments) or group.make_loop:
             return False
         cost = sum(max(len(each), group.lanes) for each in (*batch, block))
-        return cost <= group.capacity and len(batch) < MOST_BLOCKS
+        return cost <= group.capacity and len(batch) < min(MOST_BLOCKS, len(segments) // (4 * self.threads))
 
     def describe_group(self, signature: str) -> tuple[int, str, str, str]:
         """The number of a group, which is the same in all shards, its task, static values and inputs as text."""
@@ -132,7 +136,8 @@ def make_schedule(
     devices = program.select_devices(plan.devices) if is_here else (0,)
     threads = plan.threads or count_threads(len(devices), plan.cores_per_run)
     sizes = {name: size_block(plan.runs_per_segment, group, threads) for name, group in groups.items()}
-    return Schedule(plan, pending, groups, sizes, threads, repeated, devices)
+    places = program.list_places(devices, threads) if is_here else devices
+    return Schedule(plan, pending, groups, sizes, threads, repeated, devices, places)
 
 
 def count_threads(devices: int, cores_per_run: int) -> int:

@@ -5,7 +5,7 @@ The bits of a result may depend on the lanes, so they must not depend on the mac
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -13,6 +13,12 @@ MAX_LANES = 64
 """More lanes gained nothing on two CPU cores; see benchmarks/."""
 LANES_BYTES = 128 * 1024
 """What all lanes may keep alive at once; it should stay in a core's own cache."""
+LANES_WORK = 10_000
+"""Scalar operations that all lanes together should have in an equation of a loop; fewer cost less than calling it."""
+ASSUMED_STEPS = 100
+"""Iterations of a `while`, which no jaxpr tells."""
+FEW_STEPS = 16
+"""A `scan` of fewer iterations is no loop for the rule of the lanes."""
 MAX_CAPACITY = 8192
 CAPACITY_BYTES = 32 * 1024**2
 """What the outputs of a block may take."""
@@ -41,17 +47,24 @@ CAPACITY_WORK = 2**31
 """Scalar operations in a block, about a second of one core: progress and Ctrl-C wait for a block."""
 
 
-def choose_lanes(live_bytes: int, *, calls_python: bool = False, memory: int | None = None) -> int:
+def choose_lanes(
+    live_bytes: int, *, loop_work: int | None = None, calls_python: bool = False, memory: int | None = None
+) -> int:
     """The lanes of a program: a power of two, at most 64, that keeps all lanes' live bytes within a core's cache.
 
-    With the `memory` of an accelerator, at most 1024 that keep them within 256 MiB, and within an eighth of it. A task
-    that calls Python gets one lane: a lane that no run needs would call it, too, and print or count.
+    Where loops have most of the work, with `loop_work` in each of their equations, it is the one that makes equations
+    large enough; wider ones are slower (benchmarks/lanes.py). With the `memory` of an accelerator, at most 1024 lanes
+    that keep their live bytes within 256 MiB, and within an eighth of it. A task that calls Python gets one lane: a
+    lane that no run needs would call it, too, and print or count.
     """
     if calls_python:
         return 1
-    if memory is None:
-        return _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
-    return _power_of_two(min(ACCELERATOR_BYTES, memory // ACCELERATOR_SHARE) // max(1, live_bytes), ACCELERATOR_LANES)
+    if memory is not None:
+        most = min(ACCELERATOR_BYTES, memory // ACCELERATOR_SHARE)
+        return _power_of_two(most // max(1, live_bytes), ACCELERATOR_LANES)
+    if loop_work is not None:
+        return _power_of_two(LANES_WORK // max(1, loop_work), MAX_LANES)
+    return _power_of_two(LANES_BYTES // max(1, live_bytes), MAX_LANES)
 
 
 def choose_capacity(output_bytes: int, work: int, *, is_accelerated: bool = False) -> int:
@@ -97,6 +110,37 @@ def count_live_bytes(jaxpr: Jaxpr) -> int:
 def count_work(jaxpr: Jaxpr) -> int:
     """Scalar operations of one run, roughly; the body of a `while` counts once, that of a `scan` by its length."""
     return sum(_count_equation_work(eqn) for eqn in jaxpr.eqns)
+
+
+def find_loop_work(jaxpr: Jaxpr) -> int | None:
+    """The mean scalar operations of an equation within loops, if loops have most of the work; None otherwise."""
+    whole, loops = _weigh(jaxpr)
+    return loops.work // max(1, loops.equations) if 2 * loops.work > whole.work else None
+
+
+class _Weight(NamedTuple):
+    """Scalar operations and equations, as often as they are executed."""
+
+    work: int
+    equations: int
+
+    def add(self, other: "_Weight", times: int = 1) -> "_Weight":
+        return _Weight(self.work + times * other.work, self.equations + times * other.equations)
+
+
+def _weigh(jaxpr: Jaxpr) -> tuple[_Weight, _Weight]:
+    """The weight of a jaxpr, and of the loops in it."""
+    whole = loops = _Weight(0, 0)
+    for eqn in jaxpr.eqns:
+        inner = list_inner_jaxprs(eqn)
+        if not inner:
+            whole = whole.add(_Weight(_count_equation_work(eqn), 1))
+        name, length = eqn.primitive.name, int(eqn.params.get("length", 1))
+        times = ASSUMED_STEPS if name == "while" else length
+        for weight, looped in map(_weigh, inner):
+            whole = whole.add(weight, times)
+            loops = loops.add(weight if name == "while" or length >= FEW_STEPS else looped, times)
+    return whole, loops
 
 
 def has_callback(jaxpr: Jaxpr) -> bool:

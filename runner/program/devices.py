@@ -1,6 +1,8 @@
 """Devices, cores, and inputs on a device.
 
-A device is named by its number among the local devices of the default platform; None is the default device.
+A device is named by its number among the local devices of the default platform; None is the default device. On a CPU,
+further numbers are the same CPU in a client of XLA of its own. A client has one pool of threads, into which all of its
+programs move sooner or later, however many threads call them: with one thread in it, they would wait for one another.
 """
 
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jaxlib import xla_client
 
 from runner.errors import InvalidInputError
 from runner.plan.datasets import Dataset, build_dataset
@@ -31,7 +34,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 def put_input(description: Input | Dataset, device: int | None = None) -> Any:
     """The input on a device: an array of its shape and dtype, or the tree of arrays of a dataset."""
-    place = None if device is None else jax.local_devices()[device]
+    place = None if device is None else _find_device(device)
     if isinstance(description, Input):
         return jax.device_put(build_array(description), place)
     return jax.device_put(build_dataset(description.owner, description.text), place)
@@ -64,7 +67,24 @@ def describe_devices() -> list[str]:
 
 def use_device(number: int | None) -> AbstractContextManager[Any]:
     """A context in which this thread's computations are compiled for a device, and run on it."""
-    return nullcontext() if number is None else jax.default_device(jax.local_devices()[number])
+    return nullcontext() if number is None else jax.default_device(_find_device(number))
+
+
+def list_places(devices: tuple[int, ...], threads: int) -> tuple[int, ...]:
+    """The devices among which so many threads are divided: on a single CPU, one of its clients for each thread."""
+    is_single = not is_accelerated() and len(jax.local_devices()) == 1
+    return tuple(range(threads)) if is_single else devices
+
+
+def _find_device(number: int) -> Any:
+    there = jax.local_devices()
+    return there[number] if number < len(there) else _make_client(number).local_devices()[0]
+
+
+@cache
+def _make_client(number: int) -> Any:
+    """A client of XLA for the CPU, as JAX makes its own: its programs are executed by the threads that call them."""
+    return xla_client.make_cpu_client(asynchronous=False)
 
 
 def is_accelerated() -> bool:
@@ -172,8 +192,12 @@ def list_compiler_options() -> dict[str, str | bool]:
     return {"xla_cpu_multi_thread_eigen": False} if not is_accelerated() and count_pool() == 1 else {}
 
 
+@cache
 def count_pool() -> int | None:
-    """The threads of XLA's pool for CPUs in this process, by their names; None where the system lists none of them."""
+    """The threads of XLA's pool for CPUs, by their names; None where the system lists none of them.
+
+    They are counted before there is another client, whose pool has as many.
+    """
     jax.local_devices()
     names = [_read_text(thread / "comm").strip() for thread in Path("/proc/self/task").glob("[0-9]*")]
     return names.count(POOL_THREAD) or None

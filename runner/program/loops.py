@@ -126,7 +126,7 @@ class LoopProgram:
                 runs=now.runs.at[lane].set(jnp.where(more, now.next, run)),
                 is_active=now.is_active.at[lane].set(more),
                 is_new=now.is_new.at[lane].set(more),
-                next=now.next + more,
+                next=now.next + more.astype(jnp.int32),
             )
 
         def visit(lane: Any, now: Lanes) -> Lanes:

