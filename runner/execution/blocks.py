@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -73,8 +74,7 @@ def execute_schedule(
         keep = partial(_make_keeper, schedule.plan, folder, stop, watch.note_segment)
         for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch, keep):
             table.append(result.rows)
-            if folder.states.exists():
-                shutil.rmtree(_locate_state(folder, result.block), ignore_errors=True)
+            _forget_state(folder, result.block)
             yield result
 
 
@@ -140,6 +140,14 @@ def _make_keeper(
     runs = [int(block.numbers[0]), int(block.numbers[-1]), len(block), digest.hexdigest()]
     identity = json.dumps([traced.name, traced.lanes, traced.capacity, segment.signature, *inputs, *runs])
     return program.StateKeeper(_locate_state(folder, block), identity, stop, on_segment)
+
+
+def _forget_state(folder: Folder, block: Block) -> None:
+    """Deletes the state of a block whose rows are in the table."""
+    if (state := _locate_state(folder, block)).exists():
+        shutil.rmtree(state)
+        with suppress(OSError):  # there are those of other blocks
+            folder.states.rmdir()
 
 
 def _locate_state(folder: Folder, block: Block) -> Path:

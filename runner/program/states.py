@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from runner.program.executable import StoppedError
 from runner.program.loops import Lanes
 
@@ -46,7 +49,8 @@ class StateKeeper:
 
         self._number = int(current["number"])
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(self._name(self._number), described)
+            restored = checkpointer.restore(self._name(self._number), described)
+        return jax.tree.map(np.asarray, restored)  # the program may be that of any device
 
     def visit(self, lanes: Lanes) -> None:
         """Keeps the state if that is due. Raises StoppedError, with the state kept, if the runs are to be ended."""

@@ -1,10 +1,14 @@
 """Tasks that return a loop: their runs share lanes, end at different steps, and are cut into segments."""
 
-import jax
+import json
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
-import toys
-from conftest import ROOT, start_command
+from conftest import ROOT
 
 from runner import program
 from runner.contract.task import load_task
@@ -132,24 +136,43 @@ def test_an_eager_loop_is_executed_step_by_step(lab, runner):
     assert runner("--config-dir", "conf_lab", "task=own").frame["taken"].tolist() == [6]
 
 
+SOON = """
+import sys
+from runner.program import states
+from runner.__main__ import main
+states.FIRST_SECONDS = 0.5
+sys.argv[1:] = ["--config-dir", CONF, *ARGUMENTS]
+main()
+"""
+
+
 @pytest.mark.matrix
-@pytest.mark.parametrize("kill", [False, True])
-def test_a_long_run_that_is_ended_goes_on_from_its_state(tmp_path, toy, kill):
-    """Its steps are so many that no call below could finish it from the beginning."""
-    arguments = "task=walk", "burden=400", "rate=0.001", "steps=12000", "study=mine"
-    process = start_command(tmp_path, *arguments)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_long_run_that_is_ended_goes_on_from_its_state(tmp_path, toy, monkeypatch, number):
+    arguments = ["task=walk", "burden=400", "rate=0.001", "steps=12000", "study=mine"]
+    script = SOON.replace("CONF", repr(str(ROOT / "tests" / "conf"))).replace("ARGUMENTS", repr(arguments))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
     states_there = tmp_path / "outputs" / "mine" / "states"
-    with pytest.raises(Exception, match="timed out"):
-        process.wait(14 if kill else 6)
-    process.kill() if kill else process.terminate()
-    process.communicate(timeout=10)
-    assert list(states_there.glob("*/current.json"))
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        for _ in range(300):
+            if list(states_there.glob("*/current.json")):
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+    assert process.returncode
+    (kept,) = states_there.glob("*/current.json")
+    assert json.loads(kept.read_text())["number"] >= 1
+    restored = []
+    real = program.StateKeeper.restore
+
+    def restore(keeper, described):
+        lanes = real(keeper, described)
+        restored.append(int(lanes.states[0][0]))
+        return lanes
+
+    monkeypatch.setattr(program.StateKeeper, "restore", restore)
     assert toy(*arguments).status == 0
+    assert 0 < restored[0] < 12_000
     assert not states_there.exists()
     once = toy(*arguments[:-1], "study=once")
     assert once.csv == (tmp_path / "outputs" / "mine" / "results.csv").read_bytes()
-
-
-def test_toys_are_those_of_the_tests():
-    assert toys.walk(jax.numpy.uint32(0), 1.0, 3).state[0] == 0
-    assert (ROOT / "tests" / "conf" / "task" / "walk.yaml").exists()
