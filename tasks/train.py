@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tasks.training.blocks import name_block
@@ -70,6 +71,28 @@ def train(
     built = _build(model, data, (first, *rest), batch, dtype)
     whole = compose(optimizer, clip=clip, parts=parts, frozen=frozen, accumulate=accumulate)
     return make_loop(Problem(data, built, whole, first, rest, batch, evaluation_batch, seed), rules)
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Checks the numbers of steps of all runs, before anything is compiled. Raises ValueError.
+
+    `values` has static values, and arrays `(values,)` of the traced ones.
+    """
+    least, most = int(np.min(values["steps"])), int(np.max(values["steps"]))
+    every, horizon = values.get("every"), values.get("horizon")
+    if least < 1:
+        raise ValueError(f"steps must be at least 1, got {least}")
+    if every is None:
+        return
+    if horizon is None:
+        raise ValueError(
+            f"every={every} needs horizon, the most steps of any run, which fixes the length of the curves: "
+            f"horizon={most}"
+        )
+    if most > horizon:
+        raise ValueError(f"steps must be at most horizon, {horizon}, got {most}")
+    if not 1 <= every <= least:
+        raise ValueError(f"every must be from 1 to steps, {least}, got {every}")
 
 
 def _check_sizes(data: Splits, steps: Any, batch: int, evaluation_batch: int) -> None:

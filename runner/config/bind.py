@@ -20,10 +20,10 @@ from runner.config.compose import (
     update_config,
 )
 from runner.config.overrides import SweptKey, Zip, parse_sweep
-from runner.config.scalars import bind_built, find_scalar
+from runner.config.scalars import bind_built, check_effect, find_scalar
 from runner.config.settings import RESERVED, Settings
 from runner.contract.building import build_object, check_description
-from runner.contract.task import Built, Kind, Parameter, Task, infer_kind
+from runner.contract.task import Built, Kind, Parameter, Task, check_values, infer_kind
 from runner.plan.datasets import Dataset, describe_dataset
 from runner.plan.even_values import Column, EvenValues
 from runner.plan.inputs import Input, describe_input
@@ -48,10 +48,14 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     groups = [keys for keys in zips if any(key.is_group for key in keys)]
     bases = _compose_bases(config, zips, groups, large=settings.large)
     axes, static = _divide_keys(zips, groups, bases)
+    for key, base in ((key.key, base) for keys in zips for key in keys for base in bases):
+        check_effect(key, base)
     names = {key.key for keys in axes for key in keys}
     segments = [_bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
     distinct = tuple({repr(segment): segment for segment in segments}.values())
     columns = tuple(_build_axis(bases[0], keys) for keys in axes)
+    for segment in distinct:
+        _check_segment(segment, columns)
     duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
     return Plan(
         distinct,
@@ -63,6 +67,14 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
         duplicates,
         settings.devices,
     )
+
+
+def _check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
+    """Calls the task's check of values, if it has one, once for the runs of a segment."""
+    if segment.task.check:
+        traced = {name: np.array([value], segment.scalar_dtype(name)) for name, value in segment.traced.items()}
+        varying = {name: np.asarray(values) for axis in axes for name, values in axis.columns.items() if name != "seed"}
+        check_values(segment.task, {**segment.static, **traced, **varying})
 
 
 def _compose_bases(config: DictConfig, zips: Sequence[Zip], groups: Sequence[Zip], *, large: bool) -> list[Base]:

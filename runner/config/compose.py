@@ -102,7 +102,9 @@ def load_declared_task(config: DictConfig) -> Task:
     eager = tuple((key, freeze(value)) for key, value in _read_mapping(name, declared, "eager", "{mode: eager}"))
     directions = tuple((key, str(value)) for key, value in metrics)
     traced = _read_names(name, declared, "traced")
-    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced)
+    check = None if declared.get("check") is None else str(declared["check"])
+    shared = _read_names(name, declared, "shared")
+    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced, check, shared)
     _check_parameters(task, config)
     return task
 
@@ -145,7 +147,7 @@ def _has_mapping(value: Any) -> bool:
 
 def _check_parameters(task: Task, config: DictConfig) -> None:
     has = ", ".join(task.names) or "none"
-    unknown = [str(name) for name in config if name not in (*RESERVED, "hydra", *task.names)]
+    unknown = [str(name) for name in config if name not in (*RESERVED, "hydra", *task.names, *task.shared)]
     text = json.dumps(to_values(config, resolve=False), default=str) if unknown else ""
     for name in unknown:
         if f"${{{name}}}" not in text:  # parameters may refer to it

@@ -1,5 +1,6 @@
 """Traced scalars: parameters that are numbers, numbers within built objects, and values that those refer to."""
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from typing import Any
 from runner.config.compose import Base
 from runner.contract.building import check_description, takes_float
 from runner.contract.task import Kind, Parameter, Task, infer_kind
+from runner.errors import InvalidInputError
 from runner.plan.templates import Template, make_template, mark
+from runner.plan.values import invalid_value
 
 REFERENCE = re.compile(r"\$\{(\w+)\}")
 """A value that is nothing but a reference to a top-level key, as in `learning_rate: ${lr}`."""
@@ -31,6 +34,12 @@ def find_scalar(key: str, base: Base) -> Parameter | None:
     return inferred if inferred.kind in SCALARS else None
 
 
+def check_effect(key: str, base: Base) -> None:
+    """Raises InvalidInputError for a swept key that is there for others to refer to, if nothing refers to it."""
+    if key in base.task.shared and f"${{{key}}}" not in json.dumps(base.raw, default=str):
+        raise InvalidInputError(f"task {base.task.name!r}: {key} has no effect, because nothing refers to it")
+
+
 def bind_built(
     task: Task, name: str, raw: Any, resolved: Any, axes: Collection[str]
 ) -> tuple[Template, dict[str, int | float]]:
@@ -38,13 +47,15 @@ def bind_built(
 
     `raw` is its value with interpolations, `resolved` without. A float is traced under its path, and under the name of
     the key that it refers to. So is an integer where its target takes a float, and where an axis of `axes` varies it.
-    Raises InvalidInputError for targets that are not allowed.
+    Raises InvalidInputError for targets that are not allowed, and for text where a target takes a float.
     """
     owner = f"task {task.name!r}: {name}"
     check_description(owner, resolved)
     scalars: dict[str, int | float] = {}
     description: dict[str, Any] = {}
     for leaf in list(_walk(name, raw, resolved, None)):
+        if isinstance(leaf.value, str) and _is_float(owner, leaf):
+            raise invalid_value(task, leaf.reference or leaf.path, "a float", leaf.value)
         if leaf.is_number and (number := _find_traced(owner, task, leaf, axes)):
             scalars.update([number])
             description[leaf.path] = mark(number[0])

@@ -15,6 +15,15 @@ from runner.contract.signature import plain_types
 from runner.contract.targets import check_object, check_target, list_targets
 from runner.errors import InvalidInputError, describe_error
 
+
+class ConstructionError(Exception):
+    """A target raised an error, the cause of this one, when it was called to build an object."""
+
+    def __init__(self, target: str, error: Exception) -> None:
+        super().__init__(f"{target}: {describe_error(error)}")
+        self.target = target
+
+
 KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 """The keys that Hydra gives a meaning; arguments are always converted to plain values here."""
 
@@ -22,7 +31,7 @@ KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 def check_description(owner: str, description: Any) -> None:
     """Checks the targets of a description, before anything is imported; `owner` begins the message.
 
-    Raises InvalidInputError for a path that is not allowed, and for a key that has no meaning.
+    Raises InvalidInputError for a path that is not allowed, a key that has no meaning, and a value that is missing.
     """
     for target in list_targets(owner, description):
         check_target(owner, target)
@@ -32,7 +41,8 @@ def check_description(owner: str, description: Any) -> None:
 def build(owner: str, description: Any) -> Any:
     """What a description stands for: nested descriptions are built first, other values stay what they are.
 
-    Raises InvalidInputError for a target that cannot be imported or is not allowed. What a target raises is not caught.
+    Raises InvalidInputError for a target that cannot be imported or is not allowed, and ConstructionError for whatever
+    a target raises.
     """
     for target in list_targets(owner, description):
         import_target(owner, target)
@@ -43,11 +53,10 @@ def build_object(owner: str, description: Any) -> Any:
     """What `build` returns, for values that the user has given: whatever a target raises is an InvalidInputError."""
     try:
         return build(owner, description)
-    except (InvalidInputError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        refusal = InvalidInputError(f"{owner}: {describe_error(error)}")
-        for line in list_own_frames(error)[-1:]:
+    except ConstructionError as error:
+        cause = error.__cause__ or error
+        refusal = InvalidInputError(f"{owner}: {describe_error(cause)}")
+        for line in list_own_frames(cause)[-1:]:
             refusal.add_note(f"  {line}")
         raise refusal from error
 
@@ -63,7 +72,14 @@ def _construct(owner: str, value: Any) -> Any:
         return values
     target, positional = import_target(owner, value["_target_"]), values.get("_args_", ())
     arguments = {key: member for key, member in values.items() if key not in KEYS}
-    return (partial(target, *positional, **arguments)) if value.get("_partial_") else target(*positional, **arguments)
+    if value.get("_partial_"):
+        return partial(target, *positional, **arguments)
+    try:
+        return target(*positional, **arguments)
+    except (InvalidInputError, ConstructionError):
+        raise
+    except Exception as error:  # of the user's own values, or code
+        raise ConstructionError(value["_target_"], error) from error
 
 
 def import_target(owner: str, target: str) -> Any:
@@ -87,9 +103,11 @@ def takes_float(owner: str, target: str, argument: str) -> bool:
 def _check_keys(owner: str, description: Any) -> None:
     if isinstance(description, Mapping):
         for key, value in description.items():
+            if value == "???":  # how a YAML marks what must be given
+                raise InvalidInputError(f"{owner}.{key} has no value")
             if str(key).startswith("_") and str(key).endswith("_") and key not in KEYS:
                 raise InvalidInputError(f"{owner} has no {key!r}; a description has: {', '.join(KEYS)}")
-            _check_keys(owner, value)
+            _check_keys(f"{owner}.{key}", value)
     elif isinstance(description, list | tuple):
         for value in description:
             _check_keys(owner, value)

@@ -77,6 +77,8 @@ class Task:
     `outputs` names what the function returns; it is empty if the function returns a dict or a single array.
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
     not compiled: JAX executes its operations one by one. The numbers of the parameters in `traced` are traced.
+    `check` is the dotted path of a function that is called with the values of runs before anything is compiled.
+    `shared` are keys beside the parameters, whose values those of parameters may refer to.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Task:
     metrics: tuple[tuple[str, str], ...] = ()
     eager: tuple[tuple[str, Any], ...] = ()
     traced: tuple[str, ...] = ()
+    check: str | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,6 +134,8 @@ def load_task(
     metrics: tuple[tuple[str, str], ...] = (),
     eager: tuple[tuple[str, Any], ...] = (),
     traced: tuple[str, ...] = (),
+    check: str | None = None,
+    shared: tuple[str, ...] = (),
 ) -> Task:
     """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
@@ -145,7 +151,8 @@ def load_task(
             raise InvalidInputError(
                 f"{owner}: metrics must map outputs to minimize or maximize, got {metric}: {direction}{has}"
             )
-    check_target(owner, target, is_task=True)
+    for path in (target, check) if check else (target,):
+        check_target(owner, path, is_task=True)
     declared = read_declaration(target)
     if declared is None:
         declared = _read_signature(owner, target, _import_function(owner, target))
@@ -156,7 +163,7 @@ def load_task(
         if key not in static:
             has = ", ".join(static) or "none"
             raise InvalidInputError(f"{owner}: eager must name static parameters, got {key!r}; they are: {has}")
-    return Task(name, target, parameters, outputs, metrics, eager, traced)
+    return Task(name, target, parameters, outputs, metrics, eager, traced, check, shared)
 
 
 def load_function(task: Task) -> Callable[..., Any]:
@@ -175,6 +182,21 @@ def load_function(task: Task) -> Callable[..., Any]:
             "the module must not replace the function, or change its signature"
         )
     return function
+
+
+def check_values(task: Task, values: Mapping[str, Any]) -> None:
+    """Calls the task's own check of values, by name; traced numbers are arrays `(values,)` of all that a study has.
+
+    Raises InvalidInputError for what it raises, and if it cannot be imported.
+    """
+    if task.check is None:
+        return
+    owner = f"task {task.name!r}"
+    check = _import_function(owner, task.check)
+    try:
+        check(values)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{owner}: {error}") from error
 
 
 def is_output_name(name: Any) -> bool:

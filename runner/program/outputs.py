@@ -59,8 +59,12 @@ def name_outputs(task: Task, returned: Any) -> Returned:
 
 
 def list_outputs(task: Task, info: Mapping[str, Any]) -> tuple[Output, ...]:
-    """The outputs in the order of the YAML, or else of the keys of the returned dict; `info` is abstract."""
-    return tuple(_describe_output(name, info[name]) for name in task.outputs or info)
+    """The outputs in the order of the YAML, or else the metrics first and the other keys of the returned dict.
+
+    `info` is abstract.
+    """
+    names = task.outputs or dict.fromkeys([*(name for name, _ in task.metrics if name in info), *info])
+    return tuple(_describe_output(name, info[name]) for name in names)
 
 
 def _describe_output(name: str, info: Any) -> Output:

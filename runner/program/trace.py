@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr
 
-from runner.contract.building import build
+from runner.contract.building import ConstructionError, build
 from runner.contract.frames import list_own_frames
 from runner.contract.task import Built, Output, Task, load_function
 from runner.errors import InvalidInputError, describe_error
@@ -38,6 +38,9 @@ from runner.program.structure import name_program
 
 EAGER_CAPACITY = 4
 """Runs in a block of a task that is not compiled, which may take seconds each."""
+
+MANY_VALUES = 12
+"""Of more values, a message has only those that distinguish a group."""
 
 Arrays = dict[str, Any]
 
@@ -110,7 +113,8 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     try:
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
-        refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {describe_error(error)}"))
+        reason = _describe_refusal(segment, error)
+        refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {reason}"))
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error
@@ -134,6 +138,13 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     return TracedTask(name, call, scalars, inputs, outputs, *size, None, may_narrow, make_loop, finish)
 
 
+def _describe_refusal(segment: Segment, error: Exception) -> str:
+    built = [name for name in segment.traced if "." in name or segment.task.parameter(name) is None]
+    if built and isinstance(error, jax.errors.ConcretizationTypeError):
+        return f"a library needs the value of a number that is traced, of: {', '.join(built)} (task.traced)"
+    return describe_error(error)
+
+
 def _take_codes(returned: Returned) -> Arrays:
     return {name: value.code if isinstance(value, CategoryCode) else value for name, value in returned.items()}
 
@@ -142,10 +153,21 @@ def _fill_static(task: Task, static: Mapping[str, Any], scalars: Arrays) -> dict
     """The arguments that are no inputs: static values, scalars, and objects built with scalars in them."""
     own = {name: value for name, value in scalars.items() if name in task.names}
     built = {
-        name: build(f"task {task.name!r}: {name}", value.fill(scalars)) if isinstance(value, Template) else value
+        name: _build(name, value.fill(scalars)) if isinstance(value, Template) else value
         for name, value in static.items()
     }
     return built | own
+
+
+def _build(name: str, description: Any) -> Any:
+    try:
+        return build(name, description)
+    except ConstructionError as error:
+        if isinstance(error.__cause__, jax.errors.ConcretizationTypeError):
+            raise TypeError(
+                f"{name}: {error.target} needs the value of a number, and those of {name} are traced"
+            ) from error
+        raise error.__cause__ or error from error
 
 
 def _describe_shapes(given: Input | Dataset) -> Any:
@@ -163,5 +185,8 @@ def _check_axes(segment: Segment, jaxpr: Jaxpr) -> None:
 
 
 def _describe_segment(segment: Segment) -> str:
-    values = ", ".join(f"{name}={value}" for name, value in segment.list_values().items())
-    return escape_controls(f"task {segment.task.name!r} with {values}")
+    values = segment.list_values()
+    if len(values) > MANY_VALUES:
+        values = {name: value for name, value in segment.swept.items() if name != "task"}
+    listed = ", ".join(f"{name}={value}" for name, value in values.items())
+    return escape_controls(f"task {segment.task.name!r}{' with ' if listed else ''}{listed}")

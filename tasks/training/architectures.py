@@ -56,6 +56,8 @@ class Cnn(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Returns (examples, outputs) of images (examples, height, width[, channels]), or of flat squares."""
         x = _as_image(x)
+        if min(x.shape[1:3]) < 2 ** len(self.channels):
+            raise ValueError(f"{len(self.channels)} poolings leave nothing of an image of shape {x.shape[1:]}")
         for channels in self.channels:
             x = pool(nn.relu(nn.Conv(channels, (3, 3), conv_general_dilated=convolve)(x)))
         x = nn.relu(nn.Dense(self.hidden)(jnp.reshape(x, (x.shape[0], -1))))

@@ -14,6 +14,7 @@ from tasks.training.data import Part, Splits
 from tasks.training.evaluation import evaluate
 from tasks.training.losses import Measure
 from tasks.training.models import Model
+from tasks.training.optimizers import find_evaluated
 
 Tree = Any
 RUNNING, NONFINITE, DIVERGED, REACHED, EXHAUSTED = range(5)
@@ -200,6 +201,11 @@ def _check_parameters(run: Progress) -> Progress:
     )
 
 
+def _find_weights(run: Progress) -> Weights:
+    """The weights that are evaluated: for some optimizers not those at which they take gradients."""
+    return run.weights._replace(params=find_evaluated(run.optimizer, run.weights.params))
+
+
 def _measure(problem: Problem, weights: Weights, part: Part) -> dict[str, jax.Array]:
     def predict(x: jax.Array) -> Any:
         return problem.model.apply(weights.params, weights.state, x, train=False, key=None)[0]
@@ -223,7 +229,7 @@ def _evaluate_between(problem: Problem, rules: Rules, run: Progress, record: Rec
     every = rules.every or 1
     values = {"train_loss": run.losses / jnp.maximum(made, 1)}
     if _validates(problem):
-        last = _measure(problem, run.weights, problem.data.validation)
+        last = _measure(problem, _find_weights(run), problem.data.validation)
         record = _compare_with_best(rules, record, last, run, made > 0)
         run = run._replace(end=jnp.where((made > 0) & (run.end == RUNNING), _decide_end(rules, record), run.end))
         values |= {f"validation_{name}": value for name, value in last.items()}
@@ -242,7 +248,7 @@ def _compare_with_best(rules: Rules, record: Record, last: Any, run: Progress, m
         best=choose(last, record.best),
         best_step=jnp.where(better, run.step, record.best_step),
         waited=jnp.where(better, 0, record.waited + made),
-        best_weights=choose(run.weights, record.best_weights) if rules.best else (),
+        best_weights=choose(_find_weights(run), record.best_weights) if rules.best else (),
     )
 
 
@@ -259,7 +265,7 @@ def _finish(problem: Problem, rules: Rules, state: State) -> dict[str, Any]:
     run, record = state
     parts = {name: part for name, part in problem.data._asdict().items() if name != "classes" and part.x.shape[0]}
     known = {"validation": record.last} if isinstance(record, Record) and _validates(problem) else {}
-    made = {name: known.get(name) or _measure(problem, run.weights, part) for name, part in parts.items()}
+    made = {name: known.get(name) or _measure(problem, _find_weights(run), part) for name, part in parts.items()}
     outputs = _name_values(made, valid=run.nonfinite_step < 0)
     if isinstance(record, Record):
         outputs |= _name_best(problem, record, parts) if _validates(problem) else {}
