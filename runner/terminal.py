@@ -1,5 +1,6 @@
 """Output in the terminal: results, tables, and progress."""
 
+import json
 import math
 import os
 import sys
@@ -84,7 +85,13 @@ def print_run(segment: segments.Segment, outputs: Mapping[str, np.ndarray]) -> N
     """Prints the values and the outputs of a single run."""
     cells = {"task": segment.task.name, **segment.list_values()}
     results = {n: format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for n, rows in outputs.items()}
-    print_columns([_make_column(name, [str(value)]) for name, value in {**cells, **results}.items()])
+    values = {name: _describe_value(value) for name, value in cells.items()} | results
+    print_columns([_make_column(name, [str(value)]) for name, value in values.items()])
+
+
+def _describe_value(value: Any) -> str:
+    """A value as a YAML has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool | tuple) else str(value)
 
 
 def print_summary(summary: Summary) -> None:

@@ -34,7 +34,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 def put_input(description: Input | Dataset, device: int | None = None) -> Any:
     """The input on a device: an array of its shape and dtype, or the tree of arrays of a dataset."""
-    place = None if device is None else _find_device(device)
+    place = None if device is None else find_device(device)
     if isinstance(description, Input):
         return jax.device_put(build_array(description), place)
     return jax.device_put(build_dataset(description.owner, description.text), place)
@@ -67,7 +67,7 @@ def describe_devices() -> list[str]:
 
 def use_device(number: int | None) -> AbstractContextManager[Any]:
     """A context in which this thread's computations are compiled for a device, and run on it."""
-    return nullcontext() if number is None else jax.default_device(_find_device(number))
+    return nullcontext() if number is None else jax.default_device(find_device(number))
 
 
 def list_places(devices: tuple[int, ...], threads: int) -> tuple[int, ...]:
@@ -76,7 +76,8 @@ def list_places(devices: tuple[int, ...], threads: int) -> tuple[int, ...]:
     return tuple(range(threads)) if is_single else devices
 
 
-def _find_device(number: int) -> Any:
+def find_device(number: int) -> Any:
+    """The device of a number."""
     there = jax.local_devices()
     return there[number] if number < len(there) else _make_client(number).local_devices()[0]
 

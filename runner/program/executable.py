@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import SingleDeviceSharding
 
 from runner.contract.task import Output
 from runner.errors import describe_error
@@ -19,6 +20,7 @@ from runner.program.cost import fit_size
 from runner.program.devices import (
     count_device_memory,
     count_memory,
+    find_device,
     list_compiler_options,
     shares_binaries,
     use_device,
@@ -108,9 +110,8 @@ def _compile(traced: TracedTask) -> Program:
     columns = jax.tree.map(lambda s: jax.ShapeDtypeStruct((traced.capacity,), s.dtype), traced.scalars)
     started, hits = time.perf_counter(), count_hits()
     try:
-        with use_device(traced.device):
-            lowered = (_lower_loop if traced.make_loop else _lower_task)(traced, columns)
-            executable = lowered.compile(compiler_options=list_compiler_options())
+        lowered = (_lower_loop if traced.make_loop else _lower_task)(traced, columns)
+        executable = lowered.compile(compiler_options=list_compiler_options())
     except OSError:
         raise
     except Exception as error:
@@ -132,7 +133,8 @@ def _lower_task(traced: TracedTask, columns: Arrays) -> Any:
         return lax.fori_loop(0, (n + lanes - 1) // lanes, body, empty)
 
     program.__name__ = traced.name
-    return jax.jit(program).lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
+    placed = jax.jit(program, **_place(traced))
+    return placed.lower(jax.ShapeDtypeStruct((), jnp.int32), columns, traced.inputs)
 
 
 def _lower_loop(traced: TracedTask, columns: Arrays) -> Any:
@@ -143,7 +145,16 @@ def _lower_loop(traced: TracedTask, columns: Arrays) -> Any:
 
     program.__name__ = traced.name
     described = loop.describe_lanes(columns, traced.inputs)
-    return jax.jit(program, donate_argnums=2).lower(number, number, described, columns, traced.inputs)
+    placed = jax.jit(program, donate_argnums=2, **_place(traced))
+    return placed.lower(number, number, described, columns, traced.inputs)
+
+
+def _place(traced: TracedTask) -> dict[str, Any]:
+    """Arguments of `jax.jit` that compile for a device; another default device would have the task traced again."""
+    if traced.device is None:
+        return {}
+    device = SingleDeviceSharding(find_device(traced.device))
+    return {"in_shardings": device, "out_shardings": device}
 
 
 def describe_loop(traced: TracedTask) -> LoopProgram:

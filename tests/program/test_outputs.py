@@ -11,7 +11,7 @@ from runner.program.outputs import CategoryCode, list_outputs, name_outputs
 
 
 def task(*outputs):
-    return SimpleNamespace(outputs=outputs)
+    return SimpleNamespace(outputs=outputs, metrics=())
 
 
 def category(code, *categories):
