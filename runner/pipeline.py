@@ -196,7 +196,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     repeated = saved.find_repeated(index, call.settings.retry)
     if call.launcher is not None and repeated:
         raise InvalidInputError("retry executes runs in this process only; leave out hydra.sweeper.shards")
-    fingerprint = _take_fingerprint(call, is_complete=not sum(pending.counts) and not repeated)
+    fingerprint = take_call_fingerprint(call, is_complete=not sum(pending.counts) and not repeated)
     if saved.manifest is not None:
         known = saved.manifest
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, call.plan, fingerprint)
@@ -213,7 +213,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     return Study(saved, index, pending, repeated, fingerprint)
 
 
-def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
+def take_call_fingerprint(call: Call, *, is_complete: bool = False) -> Fingerprint:
     """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
     is_usual = not call.settings.deterministic and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ)
     if is_complete and is_usual:

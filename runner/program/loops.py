@@ -19,7 +19,12 @@ Tree = Any
 
 
 class Loop(Protocol):
-    """What a task may return: the arguments of `lax.while_loop`, and what makes outputs of the last state."""
+    """What a task may return: the arguments of `lax.while_loop`, and what makes outputs of the last state.
+
+    It may also have `variables`, which selects from a state a tree of arrays that are worth keeping, and `write`, which
+    writes that tree, with NumPy arrays, into a folder; see `runner.program.variables`. `write` is called outside of any
+    program, so that it must not use traced arguments of the task.
+    """
 
     state: Tree
     """The first state, a tree of arrays without typed keys."""
