@@ -103,6 +103,7 @@ def _execute(request: Request, recalled: RecalledCall, groups: "Sequence[ReplayG
 
 
 def _save(request: Request, target: Path, recalled: RecalledCall, replay: "Replay") -> None:
+    assert replay.outputs is not None
     found = replay.difference
     report = {
         "study": str(request.study.path),

@@ -151,6 +151,11 @@ def is_loop(returned: Any) -> bool:
     return all(hasattr(returned, name) for name in ("state", "proceeds", "advance", "finish"))
 
 
+def has_variables(loop: Loop) -> bool:
+    """Whether a loop has what is worth keeping of a run, and writes it."""
+    return all(getattr(loop, name, None) is not None for name in ("variables", "write"))
+
+
 def run_loop(loop: Loop) -> Mapping[str, Any]:
     """The outputs of a run alone, without lanes."""
     return loop.finish(lax.while_loop(loop.proceeds, loop.advance, loop.state))

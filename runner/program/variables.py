@@ -10,7 +10,6 @@ import numpy as np
 
 from runner.contract.task import Output
 from runner.program.cost import choose_loop_capacity
-from runner.program.loops import Loop
 from runner.program.trace import Arrays, TracedTask
 
 MARK = "@"
@@ -40,21 +39,20 @@ def return_variables(traced: TracedTask, runs: int) -> VariablesTask | None:
     The lanes stay, because the bits depend on them, and the program of the task itself is another one. None if the
     task returns no loop, or one without `variables` and `write`.
     """
-    if traced.make_loop is None or traced.finish is None:
+    if not traced.can_save:
         return None
-    make, finish, loops = traced.make_loop, traced.finish, list[Loop]()
+    make, finish, loops = traced.make_loop, traced.finish, list[Any]()
+    assert make
+    assert finish
 
     def select(scalars: Arrays, inputs: Arrays) -> Any:
         loops.append(make(scalars, inputs))
-        return _select_variables(loops[-1], loops[-1].state)
+        return loops[-1].variables(loops[-1].state)
 
     leaves, structure = jax.tree.flatten(jax.eval_shape(select, traced.scalars, traced.inputs))
-    write = getattr(loops[-1], "write", None)
-    if write is None or not leaves:
-        return None
 
-    def finish_with_variables(loop: Loop, state: Any) -> Arrays:
-        values = jax.tree.leaves(_select_variables(loop, state))
+    def finish_with_variables(loop: Any, state: Any) -> Arrays:
+        values = jax.tree.leaves(loop.variables(state))
         return finish(loop, state) | {f"{MARK}{i}": value for i, value in enumerate(values)}
 
     extra = [Output(f"{MARK}{i}", leaf.shape, np.dtype(leaf.dtype)) for i, leaf in enumerate(leaves)]
@@ -63,10 +61,4 @@ def return_variables(traced: TracedTask, runs: int) -> VariablesTask | None:
     capacity = -(-min(runs, max(most, traced.lanes)) // traced.lanes) * traced.lanes
     name = f"{traced.name}_variables"
     changed = replace(traced, name=name, outputs=outputs, capacity=capacity, finish=finish_with_variables)
-    return VariablesTask(changed, structure, write)
-
-
-def _select_variables(loop: Loop, state: Any) -> Any:
-    """The variables in a state of a loop, nothing if it does not tell them."""
-    select = getattr(loop, "variables", None)
-    return None if select is None else select(state)
+    return VariablesTask(changed, structure, loops[-1].write)

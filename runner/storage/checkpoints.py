@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ import numpy as np
 
 from runner.errors import InvalidInputError
 from runner.storage.environment import list_versions
+from runner.storage.folder import Folder, shorten_path
+from runner.storage.manifest import Manifest
 
 REPORT = "replay.json"
 """What a replay found; a folder that has it was written by one."""
@@ -40,6 +43,16 @@ def save_run(path: Path, write: Callable[[Path], object], config: str, report: M
         if path.exists():
             shutil.move(path, Path(made) / "replaced")
         os.replace(folder, path)
+
+
+def format_replay(folder: Folder, manifest: Manifest) -> str:
+    """The command that keeps the best run of a study by its first metric; empty where there is nothing to keep."""
+    outputs = [output.name for output in manifest.columns.outputs]
+    metric = next((name for name in manifest.metrics if name in outputs), None)
+    if metric is None or not manifest.can_save:
+        return ""
+    path = shorten_path(folder.path)
+    return shlex.join(["python", "-m", "runner.replay", path, "--best", "1", "--metric", metric, "--save"])
 
 
 def list_outputs(outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

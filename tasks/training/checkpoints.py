@@ -23,6 +23,10 @@ CHECKPOINT, BEST = "checkpoint", "best"
 """The folders of the last weights, and of those of the best evaluation, within that of a run."""
 
 
+SHOWN = 8
+"""Variables that the message about a checkpoint of another model names."""
+
+
 class Files(NamedTuple):
     """How a model's variables are kept: `write(path, params, state)`, and what `read(path, params, state)` returns.
 
@@ -62,7 +66,7 @@ def start_from(init: Callable[..., tuple[Tree, Tree]], files: Files, path: str) 
     """Returns an `init` whose variables are those of a checkpoint, or of the folder of a run that was saved.
 
     Streams of random numbers are still drawn from the seed. Raises ValueError, before anything is compiled, for a
-    checkpoint of another model, with every path and shape that differs, and FileNotFoundError for none at all.
+    checkpoint of another model, with paths and shapes that differ, and FileNotFoundError for none at all.
     """
     place = Path(path) / CHECKPOINT if (Path(path) / CHECKPOINT).is_dir() else Path(path)
 
@@ -72,8 +76,10 @@ def start_from(init: Callable[..., tuple[Tree, Tree]], files: Files, path: str) 
             with jax.ensure_compile_time_eval():  # files are read once, outside of the program that is traced
                 return files.read(place, *own)
         except VariableMismatchError as error:
-            differences = "; ".join(mismatch.message for mismatch in error.mismatches)
-            raise ValueError(f"init_from={path} is a checkpoint of another model: {differences}") from error
+            lines = [mismatch.message for mismatch in error.mismatches]
+            more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+            shown = "; ".join(lines[:SHOWN])
+            raise ValueError(f"init_from={path} is a checkpoint of another model: {shown}{more}") from error
 
     return init_from
 
@@ -101,7 +107,9 @@ def _stored_shape(leaf: Any) -> tuple[int, ...]:
 
 
 def restore_key(stored: Any, leaf: Any) -> Any:
-    """Returns a stored array in the dtype of `leaf`, which may be that of typed keys."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(stored, leaf.dtype)
+    """Returns a stored array in the dtype of `leaf`, which may be abstract, and that of typed keys."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.asarray(stored, leaf.dtype)
+    kinds: list[Any] = []
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct((), leaf.dtype))
+    return jax.random.wrap_key_data(jnp.asarray(stored), impl=kinds[0])

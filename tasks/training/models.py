@@ -127,7 +127,8 @@ def _make_nnx_files(graph: Any, own: Flat, other: Flat) -> Files:
         checkpoints.save_nnx(path, module)
 
     def read(path: Path, params: Tree, state: Tree) -> tuple[Tree, Tree]:
-        module = nnx.merge(graph, nnx.from_flat_state(own), nnx.from_flat_state(other))
+        shapes = [_to_state(*each, lambda _, abstract: abstract) for each in ((own, params), (other, state))]
+        module = nnx.merge(graph, *shapes)
         checkpoints.load_nnx(path, module)
         _, *parts = nnx.split(module, nnx.Param, ...)
         first, second = (nnx.to_flat_state(part) for part in parts)
@@ -177,10 +178,10 @@ def _to_tree(flat: Any) -> Tree:
 
 
 def _to_state(flat: Flat, tree: Tree, restore: Callable[[Any, Any], Any] = lambda value, _: value) -> Any:
-    """The NNX state of a tree, whose values `restore(value, leaf)` may change."""
+    """The NNX state of a tree, whose values `restore(value, abstract)` may change."""
     made = []
     for path, leaf in flat:
-        value = restore(_get_leaf(tree, path), leaf)
+        value = restore(_get_leaf(tree, path), leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf)
         made.append((path, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value))
     return nnx.from_flat_state(made)
 
