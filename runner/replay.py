@@ -65,9 +65,10 @@ def _check_fingerprint(request: Request, recalled: RecalledCall, saved: SavedStu
     fingerprint = take_call_fingerprint(recalled.call)
     mismatch = find_mismatch(known.fingerprint, known.columns.parameters, plan, fingerprint)
     if mismatch and not (request.accept and mismatch.can_be_accepted):
-        raise InvalidInputError(f"{request.study.path} is of something else: {mismatch}. Options: --accept")
+        option = "; --accept replays it nevertheless" if mismatch.can_be_accepted else ""
+        raise InvalidInputError(f"{request.study.path} is another study: {mismatch}{option}")
     if mismatch:
-        terminal.print_warning(f"the study is of something else: {mismatch}")
+        terminal.print_warning(f"{request.study.path} is another study: {mismatch}")
 
 
 def _trace(request: Request, recalled: RecalledCall, saved: SavedStudy, numbers: Sequence[int]) -> "list[ReplayGroup]":
