@@ -11,6 +11,7 @@ from runner.analysis.comparison import Comparison, compare_studies, format_json
 from runner.analysis.tables import list_aggregates, list_differences, list_estimates
 from runner.errors import InvalidInputError
 from runner.output import run_command
+from runner.storage.checkpoints import format_replay
 from runner.storage.text_cells import encode_text
 
 SHOWN_ROWS = 20
@@ -56,6 +57,9 @@ def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS) -> None:
         terminal.print_prose(f"note: {note}")
     if comparison.suggestion:
         terminal.print_line(f"to show the smallest observed difference with 80 % power: {comparison.suggestion}")
+    for study, manifest in zip(comparison.runs.studies, comparison.runs.manifests, strict=True):
+        if command := format_replay(study, manifest):
+            terminal.print_line(f"keep the best run: {command}")
 
 
 def _parse_baseline(text: str | None) -> dict[str, str] | None:

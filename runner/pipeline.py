@@ -25,6 +25,7 @@ from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedE
 from runner.execution.signals import catch_signals
 from runner.execution.summary import Summary, add_block, add_parts, add_saved_runs, empty_summary
 from runner.plan.pending import Block, PendingRuns
+from runner.storage.checkpoints import format_replay
 from runner.storage.environment import collect_environment, format_command, write_environment
 from runner.storage.fingerprint import Fingerprint, Mismatch, find_mismatch, take_fingerprint
 from runner.storage.folder import (
@@ -196,7 +197,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     repeated = saved.find_repeated(index, call.settings.retry)
     if call.launcher is not None and repeated:
         raise InvalidInputError("retry executes runs in this process only; leave out hydra.sweeper.shards")
-    fingerprint = _take_fingerprint(call, is_complete=not sum(pending.counts) and not repeated)
+    fingerprint = take_call_fingerprint(call, is_complete=not sum(pending.counts) and not repeated)
     if saved.manifest is not None:
         known = saved.manifest
         mismatch = find_mismatch(known.fingerprint, known.columns.parameters, call.plan, fingerprint)
@@ -213,7 +214,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     return Study(saved, index, pending, repeated, fingerprint)
 
 
-def _take_fingerprint(call: Call, *, is_complete: bool) -> Fingerprint:
+def take_call_fingerprint(call: Call, *, is_complete: bool = False) -> Fingerprint:
     """The fingerprint of the call; without device and settings of JAX if nothing is to be executed and none is set."""
     is_usual = not call.settings.deterministic and not any(name.startswith(("JAX_", "XLA_")) for name in os.environ)
     if is_complete and is_usual:
@@ -283,7 +284,13 @@ def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
     saved, folder = study.saved, study.saved.folder
     missing, repeated = sum(schedule.pending.counts), sum(map(len, study.repeated))
     manifest = saved.extend_manifest(
-        call.plan, study.index, schedule.outputs, study.fingerprint, missing=missing, repeated=repeated
+        call.plan,
+        study.index,
+        schedule.outputs,
+        study.fingerprint,
+        missing=missing,
+        repeated=repeated,
+        can_save=schedule.can_save,
     )
     write_file(folder.manifest, format_manifest(manifest))
     devices = [] if is_elsewhere(call) else program.describe_devices() * len(schedule.devices)
@@ -410,6 +417,8 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
     elif runs > 1:
         terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
+        if command := format_replay(folder, require_manifest(folder.manifest)):
+            terminal.print_line(f"keep the best run: {command}")
     if outcome.missing:
         raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(folder)}")
     if outcome.failures:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from tasks.training.blocks import name_block
+from tasks.training.checkpoints import start_from
 from tasks.training.data import Splits
 from tasks.training.descriptions import build_model
 from tasks.training.loop import Loop, Problem, Rules, make_loop
@@ -41,13 +42,15 @@ def train(
     accumulate: int = 1,
     dtype: str = "float32",
     evaluation_batch: int = 512,
+    init_from: str | None = None,
 ) -> Loop:
     """The loop of a training of `model` on `data.train`: `finish(jax.lax.while_loop(proceeds, advance, state))`.
 
     Each of `steps` updates is by the gradient of the mean `loss` on `batch` examples, which are drawn with replacement
     from `seed` and the step alone. `model` is a description (see `build_model`), initialised with
     `jax.random.key(seed)`. `optimizer`, `clip`, `parts`, `frozen` and `accumulate` are those of `compose`. With
-    another `dtype` the model computes in it, on float32 parameters.
+    another `dtype` the model computes in it, on float32 parameters. `init_from` is the path of a checkpoint of such a
+    model, or of the folder of a run that was saved, whose parameters and state it starts from; the optimizer is new.
 
     `every` evaluates the validation part each so many steps. It gives curves of `horizon // every` values, where
     `horizon` is the most steps of any run: NaN beyond a run's end, nothing of steps beyond the horizon; and the best
@@ -69,6 +72,8 @@ def train(
     rules = Rules(steps, every, _find_horizon(steps, every, horizon), patience, bound, target, best)
     _check_rules(rules, data)
     built = _build(model, data, (first, *rest), batch, dtype)
+    if init_from is not None:
+        built = built._replace(init=start_from(built.init, built.files, init_from))
     whole = compose(optimizer, clip=clip, parts=parts, frozen=frozen, accumulate=accumulate)
     return make_loop(Problem(data, built, whole, first, rest, batch, evaluation_batch, seed), rules)
 

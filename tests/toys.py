@@ -185,6 +185,8 @@ class Walk(NamedTuple):
     proceeds: Callable[[Any], jax.Array]
     advance: Callable[[Any], Any]
     finish: Callable[[Any], dict[str, Any]]
+    variables: Callable[[Any], Any] | None = None
+    write: Callable[[Any, Any], None] | None = None
 
 
 def walk(seed: int, rate: float, steps: int, burden: int = 0, fails: bool = False) -> Walk:
@@ -207,6 +209,28 @@ def walk(seed: int, rate: float, steps: int, burden: int = 0, fails: bool = Fals
 
     start = jnp.int32(0), jnp.float32(0), jnp.full((side, side), 0.1)
     return Walk(start, lambda state: state[0] < wanted, advance, finish)
+
+
+def keep(seed: int, rate: float, steps: int, way: str = "up") -> Walk:
+    """The sum and the count of `walk` as variables, and outputs of every kind, one of them minus zero or not a number.
+
+    The loss is smallest at rate 2; from 8 on it is not finite.
+    """
+    loop = walk(seed, rate, steps)
+    sign = {"up": 1.0, "down": -1.0}[way]
+
+    def finish(state):
+        i, total, _ = state
+        loss = jnp.where(rate >= 8, jnp.nan, jnp.abs(rate - 2)) + 0.0 * total
+        curve = jnp.where(jnp.arange(3) < i - 4, -0.0 * total, jnp.nan)
+        word = Category((seed % 2).astype(jnp.int32), ("even", "odd"))
+        return {"loss": loss, "gain": sign * total, "curve": curve, "word": word, "taken": i, "flag": i > 5}
+
+    def write(variables, folder):
+        np.savez(folder / "variables.npz", total=variables["total"], steps=variables["steps"])
+
+    select = lambda state: {"total": state[1], "steps": state[0], "wide": jnp.full((2, 3), state[1])}  # noqa: E731
+    return loop._replace(finish=finish, variables=select, write=write)
 
 
 class Rule(NamedTuple):

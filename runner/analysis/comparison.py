@@ -150,17 +150,18 @@ def _find_baselines(runs: Runs, baseline: Mapping[str, Any] | None) -> list[int]
         if name not in frame:
             axes = ", ".join(frame.columns) or "none"
             raise InvalidInputError(f"the baseline names {name!r}; the axes are: {axes}")
-        if not frame[name].map(lambda has, value=value: _is_same(has, value)).any():
+        if not frame[name].map(lambda has, value=value: is_same(has, value)).any():
             has = ", ".join(dict.fromkeys(map(str, frame[name])))
             raise InvalidInputError(f"the baseline has {name}={value}; there are: {has}")
     keys = [tuple(row) for row in frame.itertuples(index=False, name=None)]
     place = {key: i for i, key in enumerate(keys)}
-    chosen = {name: next(has for has in frame[name] if _is_same(has, value)) for name, value in baseline.items()}
+    chosen = {name: next(has for has in frame[name] if is_same(has, value)) for name, value in baseline.items()}
     partners = [tuple(chosen.get(name, own) for name, own in zip(frame, key, strict=True)) for key in keys[:count]]
     return [place.get(key, i) for i, key in enumerate(partners)]
 
 
-def _is_same(has: Any, value: Any) -> bool:
+def is_same(has: Any, value: Any) -> bool:
+    """Whether a value of an axis is the one that somebody has typed: numbers by value, anything else by its text."""
     try:
         return bool(np.float32(has) == np.float32(value))
     except (TypeError, ValueError):
@@ -374,7 +375,7 @@ def _aggregate_tasks(
         for key, own in groups.items():
             base = tuple(wanted.get(name, has) for name, has in zip(others, key, strict=True))
             base = base if wanted else next(iter(groups))
-            other = next((s for k, s in groups.items() if all(map(_is_same, k, base))), own)
+            other = next((s for k, s in groups.items() if all(map(is_same, k, base))), own)
             share, interval = math.nan, statistics.NO_INTERVAL
             if other is not own:
                 mine, theirs = ([sign * values for values in side] for side in (own, other))

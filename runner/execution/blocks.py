@@ -161,7 +161,7 @@ def _describe_group(schedule: Schedule, signature: str) -> str:
 
 @dataclass(frozen=True)
 class _Single:
-    """The one program of a run that is executed alone."""
+    """The one program of a block that is executed alone."""
 
     compiled: Program
 
@@ -172,9 +172,9 @@ class _Single:
         return program.halve_program(exceeded)
 
 
-def execute_alone(plan: Plan, block: Block, compiled: Program) -> Result:
-    """Executes a block of one run with a program of its own; its rows are not formatted."""
-    return _execute_block(plan, block, _Single(compiled), program.put_input, lambda *_: None)[0]
+def execute_alone(plan: Plan, block: Block, compiled: Program) -> list[Result]:
+    """Executes a block with a program of its own, in this thread; its rows are not formatted."""
+    return _execute_block(plan, block, _Single(compiled), program.put_input, lambda *_: None)
 
 
 @dataclass(frozen=True)

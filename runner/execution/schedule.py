@@ -53,6 +53,11 @@ class Schedule:
         """What the traced groups return, in their order."""
         return [output for group in self.groups.values() if isinstance(group, TracedTask) for output in group.outputs]
 
+    @property
+    def can_save(self) -> bool:
+        """Whether a replay can save what runs of some group have trained."""
+        return any(isinstance(group, TracedTask) and group.can_save for group in self.groups.values())
+
     def runs_of(self, signature: str) -> int:
         """How many runs of a group are to be executed."""
         segments = self.plan.groups[signature]

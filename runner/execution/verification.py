@@ -107,11 +107,15 @@ def describe_verification(rows: Sequence[Mapping[str, str]]) -> str:
 def _describe_difference(whole: Verification, rows: Sequence[Mapping[str, str]]) -> str:
     if not whole.differing:
         return "identical"
-    values = f"{whole.differing:,} {'value differs' if whole.differing == 1 else 'values differ'}"
-    amount = f"by at most {whole.largest:.2g} (relative {whole.relative:.2g}; {whole.output})"
     lanes = sorted({int(row["lanes"]) for row in rows if int(row["differing"]) and row["lanes"]})
     why = f"; lanes={','.join(map(str, lanes))} may give other bits than lanes=1" if lanes != [1] else ""
-    return f"{values}, {amount}{why}"
+    return f"{describe_values(whole)}{why}"
+
+
+def describe_values(found: Verification) -> str:
+    """How many values differ, and by how much."""
+    values = f"{found.differing:,} {'value differs' if found.differing == 1 else 'values differ'}"
+    return f"{values}, by at most {found.largest:.2g} (relative {found.relative:.2g}; {found.output})"
 
 
 def _draw(signature: str, runs: int, count: int) -> np.ndarray:
@@ -135,7 +139,7 @@ def _verify_group(schedule: Schedule, runs: Sequence[Sampled]) -> Verification:
         compiled = None
     whole = Verification()
     for run in runs:
-        alone = None if compiled is None else execute_alone(plan, run.block, compiled).outputs
+        alone = None if compiled is None else execute_alone(plan, run.block, compiled)[0].outputs
         whole = whole.merge(compare_outputs(run.outputs, alone))
     return whole
 
@@ -156,7 +160,10 @@ def _compare_values(name: str, values: np.ndarray, alone: np.ndarray) -> Verific
         unequal = int(np.count_nonzero(values != alone))
         return Verification(0, unequal, inf, inf, name) if unequal else Verification()
     a, b = values.astype(np.float64), alone.astype(np.float64)
-    differ = ~((a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b))
+    if values.dtype.kind in "iu" and alone.dtype.kind in "iu":  # exact beyond the integers of float64
+        differ = values != alone
+    else:
+        differ = ~((a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b))
     if not differ.any():
         return Verification()
     a, b = a[differ], b[differ]

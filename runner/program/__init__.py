@@ -40,6 +40,7 @@ from runner.program.executable import (
 from runner.program.heap import freeze_heap
 from runner.program.states import StateKeeper
 from runner.program.trace import TracedTask, is_large, trace_segment
+from runner.program.variables import VariablesTask, return_variables
 
 __all__ = [
     "BLOCKS_ON_DEVICE",
@@ -50,6 +51,7 @@ __all__ = [
     "StateKeeper",
     "StoppedError",
     "TracedTask",
+    "VariablesTask",
     "compile_program",
     "copy_program",
     "count_cores",
@@ -68,6 +70,7 @@ __all__ = [
     "list_settings",
     "put_input",
     "require_determinism",
+    "return_variables",
     "run_program",
     "select_devices",
     "trace_segment",

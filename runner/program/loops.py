@@ -19,7 +19,12 @@ Tree = Any
 
 
 class Loop(Protocol):
-    """What a task may return: the arguments of `lax.while_loop`, and what makes outputs of the last state."""
+    """What a task may return: the arguments of `lax.while_loop`, and what makes outputs of the last state.
+
+    It may also have `variables`, which selects from a state a tree of arrays that are worth keeping, and `write`, which
+    writes that tree, with NumPy arrays, into a folder; see `runner.program.variables`. `write` is called outside of any
+    program, so that it must not use traced arguments of the task.
+    """
 
     state: Tree
     """The first state, a tree of arrays without typed keys."""
@@ -144,6 +149,11 @@ class LoopProgram:
 def is_loop(returned: Any) -> bool:
     """Recognized by its attributes, because a task imports nothing from the runner."""
     return all(hasattr(returned, name) for name in ("state", "proceeds", "advance", "finish"))
+
+
+def has_variables(loop: Loop) -> bool:
+    """Whether a loop has what is worth keeping of a run, and writes it."""
+    return all(getattr(loop, name, None) is not None for name in ("variables", "write"))
 
 
 def run_loop(loop: Loop) -> Mapping[str, Any]:

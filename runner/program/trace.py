@@ -18,7 +18,7 @@ from runner.plan.datasets import Dataset, build_dataset
 from runner.plan.inputs import Input, input_dtype
 from runner.plan.segments import Segment
 from runner.plan.templates import Template
-from runner.plan.texts import escape_controls, shorten_reason
+from runner.plan.texts import escape_controls
 from runner.program.cost import (
     LARGE_RUN_WORK,
     MOST_ELEMENTS,
@@ -32,7 +32,7 @@ from runner.program.cost import (
     has_callback,
 )
 from runner.program.devices import count_device_memory, is_accelerated
-from runner.program.loops import Loop, MakeLoop, is_loop, run_loop
+from runner.program.loops import Loop, MakeLoop, has_variables, is_loop, run_loop
 from runner.program.outputs import CategoryCode, Returned, list_outputs, name_outputs
 from runner.program.structure import name_program
 
@@ -72,6 +72,8 @@ class TracedTask:
     make_loop: MakeLoop | None = None
     """The loop of a run, if the task returns one; `finish` makes outputs of its last state."""
     finish: Callable[[Loop, Any], Arrays] | None = None
+    can_save: bool = False
+    """Whether the loop tells and writes its variables, so that a replay can save a run."""
 
 
 def is_large(traced: TracedTask) -> bool:
@@ -91,7 +93,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
     is_eager = any(segment.static.get(name) == value for name, value in task.eager)
 
-    loops: list[MakeLoop] = []
+    loops: list[Loop] = []
 
     def call_task(scalars: Arrays, inputs: Arrays) -> Any:
         return function(**_fill_static(task, static, scalars), **inputs)
@@ -99,7 +101,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     def named(scalars: Arrays, inputs: Arrays) -> Returned:
         returned = call_task(scalars, inputs)
         if is_loop(returned):
-            loops.append(call_task)
+            loops.append(returned)
         return name_outputs(task, run_loop(returned) if is_loop(returned) else returned)
 
     run = named if is_eager else jax.jit(named)
@@ -114,7 +116,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         reason = _describe_refusal(segment, error)
-        refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {reason}"))
+        refusal = InvalidInputError(escape_controls(f"{_describe_segment(segment)}: {reason}"))
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error
@@ -125,7 +127,8 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     memory, may_narrow = count_device_memory(), not lanes and not is_eager
     rule = partial(choose_lanes, live_bytes, loop_work=find_loop_work(jaxpr), calls_python=has_callback(jaxpr))
     lanes = 1 if is_eager else lanes or rule(memory=memory)
-    make_loop = loops[0] if loops and not is_eager else None
+    make_loop = call_task if loops and not is_eager else None
+    can_save = make_loop is not None and has_variables(loops[0])
     if make_loop:
         most = choose_loop_capacity(run_bytes, lanes)
     else:
@@ -135,7 +138,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
     name = name_program(jaxpr, lanes, capacity)
     size = (lanes, capacity, is_eager, estimate, work)
-    return TracedTask(name, call, scalars, inputs, outputs, *size, None, may_narrow, make_loop, finish)
+    return TracedTask(name, call, scalars, inputs, outputs, *size, None, may_narrow, make_loop, finish, can_save)
 
 
 def _describe_refusal(segment: Segment, error: Exception) -> str:

@@ -40,7 +40,7 @@ def collect_environment(devices: Iterable[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "devices": list(devices),
-        "versions": _list_versions(),
+        "versions": list_versions(),
         "variables": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(("JAX_", "XLA_"))},
     }
 
@@ -71,7 +71,8 @@ def format_command(folder: Folder) -> str:
     return shlex.join([Path(program).name, *arguments])
 
 
-def _list_versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
+    """The versions of Seedbed and of the libraries that are installed."""
     versions = {}
     for name in LIBRARIES:
         try:

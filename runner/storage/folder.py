@@ -73,6 +73,11 @@ class Folder:
         return self.path / "states"
 
     @property
+    def checkpoints(self) -> Path:
+        """What replays have saved, a folder for each run."""
+        return self.path / "checkpoints"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -80,7 +85,7 @@ class Folder:
     def own_paths(self) -> tuple[Path, ...]:
         """The files and folders of a study, but for those of its lock."""
         files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
-        return (*files, *(self.path / name for name in (".hydra", "parts", "figures", "states")))
+        return (*files, *(self.path / name for name in (".hydra", "parts", "figures", "states", "checkpoints")))
 
     @property
     def parts(self) -> "list[Folder]":

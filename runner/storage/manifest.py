@@ -53,7 +53,7 @@ _SCHEMA = Record(
             least=1,
         ),
     },
-    {"metrics": MappingOf(str)},
+    {"metrics": MappingOf(str), "can_save": bool},
 )
 """The types of a manifest of the newest format."""
 
@@ -66,6 +66,7 @@ class Manifest:
     accepted, for people to read. `metrics` maps some outputs to `minimize` or `maximize`. `retries` are the rows,
     counted from 0, that repeat earlier runs of the table and count instead of them; the last one may be incomplete.
     `table_bytes` have checksums since the last call ended, None for a table of an earlier format, which has none.
+    `can_save` says that runs have trained something that a replay can save.
     """
 
     columns: Columns
@@ -76,6 +77,7 @@ class Manifest:
     metrics: Mapping[str, str] = field(default_factory=dict)
     retries: tuple[range, ...] = ()
     table_bytes: int | None = 0
+    can_save: bool = False
 
     def count_runs(self, rows: int) -> int:
         """How many runs a table of so many rows has."""
@@ -101,6 +103,7 @@ def format_manifest(manifest: Manifest) -> str:
         "retries": [[repeated.start, repeated.stop] for repeated in manifest.retries],
         "table_bytes": manifest.table_bytes,
         "indexes": [pack_index(index) for index in manifest.indexes],
+        **({"can_save": True} if manifest.can_save else {}),
     }
     return json.dumps(data, indent=1) + "\n"
 
@@ -140,6 +143,7 @@ def _parse_manifest(data: Mapping[str, Any]) -> Manifest:
         data.get("metrics", {}),
         tuple(range(start, stop) for start, stop in data["retries"]),
         data["table_bytes"],
+        data.get("can_save", False),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import mmap
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from runner.storage.text_cells import decode_texts
 BATCH_BYTES = 1 << 24
 CELL_BYTES = 30
 """What a number of an array takes in its cell at most: a whole row has to fit a batch."""
+
+MINUS_ZERO = re.compile(r"-0(?![.\de])")
+"""How an array's cell has the float -0.0, which JSON would take for the integer 0."""
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -122,7 +126,7 @@ def read_keyed_rows(folder: Folder, manifest: Manifest) -> Iterator[KeyedRows]:
     static = ["task", *(name for name in columns.parameters if name not in traced)]
     types = {name: pa.string() for name in (*static, "status", "reason")}
     types |= {name: pa.from_numpy_dtype(columns.parameters[name]) for name in traced}
-    types |= {output.name: _stored_type(output) if output.shape == () else pa.string() for output in scalars}
+    types |= {output.name: stored_type(output) if output.shape == () else pa.string() for output in scalars}
     types |= {"run": pa.int64()}
     for batch in iterate_batches(folder, manifest, types):
         for values, group in batch.to_pandas().groupby([*static, "status"], dropna=False, sort=False):
@@ -221,7 +225,7 @@ def read_arrays(folder: Folder, manifest: Manifest, name: str, numbers: np.ndarr
 def read_run(folder: Folder, manifest: Manifest, number: int) -> dict[str, np.ndarray]:
     """The outputs of one run, `(1, …)` each; none if it failed, or has no row."""
     outputs = manifest.columns.outputs
-    types = {o.name: _stored_type(o) if o.shape == () else pa.string() for o in outputs}
+    types = {o.name: stored_type(o) if o.shape == () else pa.string() for o in outputs}
     for batch in iterate_batches(folder, manifest, {"run": pa.int64(), **types}):
         row = batch.filter(pa.array(batch.column("run").to_numpy() == number)).to_pandas()
         if len(row):
@@ -231,7 +235,7 @@ def read_run(folder: Folder, manifest: Manifest, number: int) -> dict[str, np.nd
 
 
 def _read_output(cells: pd.Series, output: Output) -> np.ndarray:
-    return cells.to_numpy() if output.shape == () else np.array([_parse_array(cell, output) for cell in cells])
+    return cells.to_numpy() if output.shape == () else np.array([parse_array(cell, output) for cell in cells])
 
 
 def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
@@ -242,7 +246,7 @@ def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
     columns = manifest.columns
     kinds = {"int64": pa.int64(), "bool": pa.bool_(), **{kind: pa.from_numpy_dtype(kind) for kind in TRACED_TYPES}}
     parameters = {name: kinds.get(kind, pa.string()) for name, kind in columns.parameters.items()}
-    outputs = {o.name: _stored_type(o) if o.shape == () else pa.string() for o in columns.outputs}
+    outputs = {o.name: stored_type(o) if o.shape == () else pa.string() for o in columns.outputs}
     types = {"run": pa.int64(), "task": pa.string(), **parameters, **outputs}
     types |= {"status": pa.string(), "reason": pa.string()}
     schema = pa.schema(list(types.items()))
@@ -251,7 +255,7 @@ def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
         frame = frame.sort_values("run", ignore_index=True)
     for output in columns.outputs:
         if output.shape != ():
-            frame[output.name] = [_parse_array(cell, output) for cell in frame[output.name]]
+            frame[output.name] = [parse_array(cell, output) for cell in frame[output.name]]
         elif not output.is_categorical and (not frame[output.name].isna().any() or _frame_dtype(output).kind == "f"):
             frame[output.name] = frame[output.name].astype(_frame_dtype(output))
     return frame
@@ -271,7 +275,7 @@ def _count_values(column: pa.Array) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(pc.drop_null(column)).to_pylist()}
 
 
-def _stored_type(output: Output) -> pa.DataType:
+def stored_type(output: Output) -> pa.DataType:
     """The type in which a scalar was written."""
     return pa.string() if output.is_categorical else pa.from_numpy_dtype(stored_dtype(output.dtype))
 
@@ -294,7 +298,8 @@ def _frame_dtype(output: Output) -> np.dtype[Any]:
     return output.dtype if output.dtype.isbuiltin == 1 else stored_dtype(output.dtype)
 
 
-def _parse_array(cell: Any, output: Output) -> np.ndarray | None:
+def parse_array(cell: Any, output: Output) -> np.ndarray | None:
+    """The array of a cell, in the output's shape and dtype; None for an empty cell."""
     if not isinstance(cell, str):
         return None
     array = _parse_list(cell, output.name).astype(_frame_dtype(output))
@@ -305,7 +310,7 @@ def _parse_array(cell: Any, output: Output) -> np.ndarray | None:
 def _parse_list(cell: str, name: str) -> np.ndarray:
     """The array of a cell. Raises InvalidInputError if it is no JSON list of numbers."""
     try:
-        return np.array(json.loads(cell))
+        return np.array(json.loads(MINUS_ZERO.sub("-0.0", cell)))
     except ValueError as error:
         raise InvalidInputError(
             f"the table is damaged: {name} has a cell that is no list of numbers, {cell[:60]!r}"

@@ -100,8 +100,11 @@ class SavedStudy:
         *,
         missing: int,
         repeated: int = 0,
+        can_save: bool = False,
     ) -> Manifest:
         """The manifest with the `missing` runs of one more call, which return these outputs, and `repeated` ones.
+
+        `can_save` says that a replay can save some of them.
 
         The same product again replaces its unfinished self. Raises InvalidInputError if the table has no column for
         an output, or one of another kind.
@@ -110,7 +113,7 @@ class SavedStudy:
         metrics = dict(pair for segment in plan.segments for pair in segment.task.metrics)
         if self.manifest is None:
             columns = build_columns(plan_parameters(plan), outputs)
-            return Manifest(columns, fingerprint, (index,), planned, metrics=metrics)
+            return Manifest(columns, fingerprint, (index,), planned, metrics=metrics, can_save=can_save)
         before, end = self.manifest, self.table_rows + missing
         names = [output.name for output in before.columns.outputs]
         for output in outputs:
@@ -127,6 +130,7 @@ class SavedStudy:
             indexes=_append_index(before.indexes, replace(index, first=self.rows)),
             retries=(*before.retries, *([range(end, end + repeated)] if repeated else ())),
             planned=planned,
+            can_save=before.can_save or can_save,
         )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks.porting import linen_variables, to_linen, to_nnx
+from tasks.training.checkpoints import LINEN
 from tasks.training.models import Model, Tree, set_flags, wrap_linen, wrap_nnx
 
 Layers = Sequence[Any]
@@ -76,7 +77,7 @@ def bridge_into_linen(layers: Layers, builds: Sequence[bool], inputs: Sequence[A
         return collections.pop("params"), collections
 
     modes = {train: wrap_linen(stack(train)) for train in (True, False)}
-    return Model(init, lambda *trees, train, key: modes[train].apply(*trees, train=train, key=key))
+    return Model(init, lambda *trees, train, key: modes[train].apply(*trees, train=train, key=key), LINEN)
 
 
 def _in_mode(build: Callable[..., nnx.Module], train: bool) -> Callable[..., nnx.Module]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from jax import lax
 
 from tasks.categories import Category
+from tasks.training.checkpoints import BEST, CHECKPOINT, Files
 from tasks.training.data import Part, Splits
 from tasks.training.evaluation import evaluate
 from tasks.training.losses import Measure
@@ -32,12 +34,15 @@ class Loop(NamedTuple):
 
     `state` is a pytree of arrays without typed keys, so that it can be saved between advances. `advance` makes some
     steps and one evaluation; a state that does not proceed is returned as it is. `finish` returns outputs by name.
+    `variables` selects from a state what is worth keeping, which `write` writes into a folder as NumPy arrays.
     """
 
     state: Tree
     proceeds: Callable[[Tree], jax.Array]
     advance: Callable[[Tree], Tree]
     finish: Callable[[Tree], dict[str, Any]]
+    variables: Callable[[Tree], Tree] | None = None
+    write: Callable[[Tree, Path], None] | None = None
 
 
 class Problem(NamedTuple):
@@ -141,7 +146,23 @@ def make_loop(problem: Problem, rules: Rules) -> Loop:
         lambda state: (state.progress.step < rules.steps) & (state.progress.end == RUNNING),
         advance,
         lambda raw: _finish(problem, rules, _wrap_keys(raw, kinds)),
+        _select_weights,
+        partial(_write_weights, problem.model.files),
     )
+
+
+def _select_weights(raw: State) -> Tree:
+    """The last weights, and those of the best evaluation with its step, where they are kept."""
+    last = {CHECKPOINT: raw.progress.weights}
+    if not isinstance(raw.record, Record) or not isinstance(raw.record.best_weights, Weights):
+        return last
+    return last | {BEST: raw.record.best_weights, "best_step": raw.record.best_step}
+
+
+def _write_weights(files: Files, variables: Tree, folder: Path) -> None:
+    for name in (CHECKPOINT, BEST):
+        if name in variables and (name == CHECKPOINT or variables["best_step"] >= 0):
+            files.write(folder / name, *variables[name])
 
 
 def _start(problem: Problem) -> Progress:

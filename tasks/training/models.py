@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks import porting
+from tasks.porting import checkpoints
+from tasks.training.checkpoints import LINEN, PLAIN, Files, restore_key
 
 Tree = Any
 FLAGS = {
@@ -31,11 +34,13 @@ class Model(NamedTuple):
     """A model as pure functions.
 
     `init(key, x)` returns the parameters, which an optimizer changes, and the state, which the model changes:
-    statistics, counters, keys, and any other variables. Both are nested dicts of arrays.
+    statistics, counters, keys, and any other variables. Both are nested dicts of arrays. `files` is the form of its
+    checkpoints.
     """
 
     init: Callable[[jax.Array, Any], tuple[Tree, Tree]]
     apply: Apply
+    files: Files = PLAIN
 
 
 def set_flags(call: Callable[..., Any], train: bool) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def wrap_linen(module: nn.Module) -> Model:
         outputs, changed = module.apply(variables, x, **flags, rngs=make_keys(key), mutable=list(state))
         return outputs, {**state, **nn.meta.unbox(changed)}
 
-    return Model(init, apply)
+    return Model(init, apply, LINEN)
 
 
 MakeNNX = Callable[[jax.Array, Any], nnx.Module]
@@ -108,10 +113,30 @@ def wrap_nnx(make: MakeNNX, x: Any, call: CallNNX = call_nnx) -> Model:
         changed = dict(nnx.to_flat_state(nnx.state(module)))
         return outputs, _to_tree([(path, changed[path]) for path, _ in other])
 
-    return Model(init, apply)
+    return Model(init, apply, _make_nnx_files(graph, own, other))
 
 
 Flat = Sequence[tuple[tuple[Any, ...], Any]]
+
+
+def _make_nnx_files(graph: Any, own: Flat, other: Flat) -> Files:
+    """Checkpoints of an NNX module, as flax's guide has them."""
+
+    def write(path: Path, params: Tree, state: Tree) -> None:
+        module = nnx.merge(graph, _to_state(own, params, restore_key), _to_state(other, state, restore_key))
+        checkpoints.save_nnx(path, module)
+
+    def read(path: Path, params: Tree, state: Tree) -> tuple[Tree, Tree]:
+        shapes = [_to_state(*each, lambda _, abstract: abstract) for each in ((own, params), (other, state))]
+        module = nnx.merge(graph, *shapes)
+        checkpoints.load_nnx(path, module)
+        _, *parts = nnx.split(module, nnx.Param, ...)
+        first, second = (nnx.to_flat_state(part) for part in parts)
+        read = [(path, leaf) for path, leaf in second if not isinstance(leaf, nnx.RngState)]
+        streams = [(path, _get_leaf(state, path)) for path, leaf in second if isinstance(leaf, nnx.RngState)]
+        return _to_tree(first), _to_tree([*read, *streams])
+
+    return Files(write, read)
 
 
 def _trace_graph(make: MakeNNX, x: Any) -> tuple[Any, Flat, Flat]:
@@ -152,14 +177,19 @@ def _to_tree(flat: Any) -> Tree:
     return tree
 
 
-def _to_state(flat: Flat, tree: Tree) -> nnx.State[Any, Any]:
+def _to_state(flat: Flat, tree: Tree, restore: Callable[[Any, Any], Any] = lambda value, _: value) -> Any:
+    """The NNX state of a tree, whose values `restore(value, abstract)` may change."""
     made = []
     for path, leaf in flat:
-        value = tree
-        for name in path:
-            value = value[str(name)]
+        value = restore(_get_leaf(tree, path), leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf)
         made.append((path, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value))
     return nnx.from_flat_state(made)
+
+
+def _get_leaf(tree: Tree, path: tuple[Any, ...]) -> Any:
+    for name in path:
+        tree = tree[str(name)]
+    return tree
 
 
 def cast_model(model: Model, dtype: Any) -> Model:
@@ -174,7 +204,7 @@ def cast_model(model: Model, dtype: Any) -> Model:
         kept = jax.tree.map(lambda new, old: new.astype(old.dtype), changed, state)
         return cast_floats(outputs, jnp.float32), kept
 
-    return Model(model.init, apply)
+    return Model(model.init, apply, model.files)
 
 
 def cast_floats(tree: Tree, dtype: Any) -> Tree:

@@ -29,10 +29,15 @@ def blocks(page):
 @pytest.fixture
 def run(runner, tmp_path, monkeypatch, capsys):
     """Runs a command of a page in this process: its exit status and output."""
-    from runner import compare, studies
+    from runner import compare, replay, studies
     from tasks.porting.__main__ import main as port
 
-    mains = {"runner.compare": compare.main, "runner.studies": studies.main, "tasks.porting": lambda: sys.exit(port())}
+    mains = {
+        "runner.compare": compare.main,
+        "runner.replay": replay.main,
+        "runner.studies": studies.main,
+        "tasks.porting": lambda: sys.exit(port()),
+    }
 
     def call(line):
         program, *words = shlex.split(line)
