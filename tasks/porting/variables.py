@@ -117,6 +117,8 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
     above = (*above, id(node))
     fused = next((table for kind, table in FUSED.items() if type(node) is kind), None)
     for name, child in _list_children(node):
+        if name in getattr(node, "elsewhere", ()):
+            continue
         inner = _extend_names(node, names, name)
         if isinstance(child, nnx.Variable):
             yield (*path, name), inner, child, ()
