@@ -279,6 +279,15 @@ def fit_variables(
     assign(wanted, {first: given[path] for first, path in found.items()})
 
 
+def cast_variables(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables in the dtypes of those with the same paths in `like`; others are left as they are."""
+    dtypes = {path: leaf.dtype for path, leaf in flatten_variables(like).items() if hasattr(leaf, "dtype")}
+    made: dict[str, Any] = {}
+    for path, leaf in flatten_variables(variables).items():
+        put(made, path, jnp.asarray(leaf, dtypes[path]) if path in dtypes else leaf)
+    return made
+
+
 def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:
     """Assigns arrays, by the first name of each part, to their slots; slots without arrays are not changed."""
     for slot in wanted:
