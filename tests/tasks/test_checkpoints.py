@@ -293,9 +293,9 @@ def test_a_named_item_of_a_manager_is_read_and_several_are_listed(tmp_path, vari
 @pytest.mark.parametrize("orbax", [True, False])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_latest_step_of_flaxs_own_checkpoints_is_read(tmp_path, variables, orbax):
-    flax.config.update("flax_use_orbax_checkpointing", orbax)
-    for step in (9, 10):
-        tree = jax.tree.map(lambda leaf, step=step: leaf * step, variables)
-        training_checkpoints.save_checkpoint(tmp_path / "steps", tree, step, keep=2)
+    with flax.config.temp_flip_flag("use_orbax_checkpointing", orbax):
+        for step in (9, 10):
+            tree = jax.tree.map(lambda leaf, step=step: leaf * step, variables)
+            training_checkpoints.save_checkpoint(tmp_path / "steps", tree, step, keep=2)
     expected = jax.tree.map(lambda leaf: leaf * 10, variables)
     assert same_bits(jax.tree.map(jnp.asarray, checkpoints.read(tmp_path / "steps")), expected)

@@ -20,8 +20,13 @@ X = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), "float32")
 
 def variables_of(linen, *inputs, **given):
     """Random variables, none of them zero or one; variances stay positive."""
-    made = linen.init({"params": KEY, "dropout": KEY}, *inputs, **given)
-    return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape, leaf.dtype)), dict(made))
+
+    @jax.jit
+    def make():
+        made = nn.meta.unbox(linen.init({"params": KEY, "dropout": KEY}, *inputs, **given))
+        return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape, leaf.dtype)), made)
+
+    return make()
 
 
 def round_products(a, b, numbers, precision=None, preferred_element_type=None):
