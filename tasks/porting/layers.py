@@ -78,9 +78,9 @@ def _list_axes(value: Any) -> tuple[int, ...]:
 
 
 def _build_dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    axes, batch = (
-        sorted(axis % len(inputs[0].shape) for axis in _list_axes(a)) for a in (layer.axis, layer.batch_dims)
-    )
+    ndim = len(inputs[0].shape)
+    axes = sorted(_list_axes(layer.axis), key=lambda axis: axis % ndim)  # counted as in Linen, if the rank changes
+    batch = sorted(axis % ndim for axis in _list_axes(layer.batch_dims))
     more = {"dot_general": _adapt_dot_general(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.LinearGeneral(
         tuple(_get_size(inputs, axis) for axis in axes), layer.features, axis=tuple(axes),

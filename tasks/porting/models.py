@@ -22,10 +22,10 @@ from tasks.porting.traces import (
     Trace,
     apply_marked,
     bind_arguments,
-    find_mismatches,
     is_marked,
     is_transformed,
     make_abstract_leaf,
+    make_mark,
     trace,
 )
 from tasks.porting.variables import (
@@ -82,20 +82,16 @@ class Scope(nnx.Module):
 
 
 class _Code:
-    """A Linen module compared by identity, because modules that hold arrays cannot be compared by value."""
+    """A Linen module told by its mark, because modules that hold arrays cannot be compared by value."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    @property
-    def mark(self) -> str:
-        return f"ported {id(self.module)}"
+        self.module, self.mark = module, make_mark()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Code) and self.module is other.module
+        return isinstance(other, _Code) and self.mark == other.mark
 
     def __hash__(self) -> int:
-        return id(self.module)
+        return hash(self.mark)
 
 
 class Model(Scope):
@@ -312,8 +308,7 @@ def port_model(
     ported = _port_layers(traced, variables, exact)
     model = _assemble(linen, call, variables, traced, ported)
     annotate(model, names)
-    mismatches = find_mismatches(linen, variables, call, traced.shapes)
-    return PortedModel(model, tuple(_report(traced, variables, ported)), tuple(mismatches))
+    return PortedModel(model, tuple(_report(traced, variables, ported)), traced.mismatches)
 
 
 def _port_layers(traced: Trace, variables: Mapping[str, Any], exact: bool) -> dict[Path, Ported | Entry]:

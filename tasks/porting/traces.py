@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flax.linen as nn
@@ -29,8 +30,9 @@ from tasks.porting.variables import (
 
 COMPUTING_METHODS = ("__call__", "attend")
 """The methods of layers that compute outputs."""
-MARK = "ported"
+FLAG = "ported"
 """The flag of scopes that belong to a call; those of an `apply` within a model do not have it."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,27 @@ class Met:
     alone: nn.Module | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trace:
-    """What a trace has found, by path; `shapes` are those of the variables after the call."""
+    """What a trace has found, by path; `shapes` are those of the variables after the call.
+
+    `mismatches` are variables that the model accepts, but would not have made.
+    """
 
     layers: dict[Path, Seen] = field(default_factory=dict)
     modules: dict[Path, Met] = field(default_factory=dict)
     shapes: dict[Path, Any] = field(default_factory=dict)
+    mismatches: tuple[Mismatch, ...] = ()
 
 
 def is_array(leaf: Any) -> bool:
     """Whether an argument of a call is an array or the shape of one, not a flag or a number."""
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, np.generic)
+
+
+def make_mark() -> str:
+    """A mark that no other call has, so that `nn.jit` does not take what it has traced for another one."""
+    return f"{FLAG} {next(_numbers)}"
 
 
 def apply_marked(
@@ -107,7 +118,7 @@ def apply_marked(
 
     def run(module: nn.Module, *inputs: Any, **given: Any) -> Any:
         assert module.scope is not None
-        module.scope.flags = freeze({**module.scope.flags, MARK: mark})
+        module.scope.flags = freeze({**module.scope.flags, FLAG: mark})
         call = getattr(type(module), method or "__call__") if isinstance(method, str | None) else method
         return call(module, *inputs, **given)
 
@@ -117,7 +128,7 @@ def apply_marked(
 
 def is_marked(module: nn.Module, mark: str) -> bool:
     """Whether a module belongs to the call with this mark, not to an `apply` or `init` within it."""
-    return module.scope is not None and module.scope.flags.get(MARK) == mark
+    return module.scope is not None and module.scope.flags.get(FLAG) == mark
 
 
 def is_transformed(module: nn.Module, here: Any, whole: Mapping[Path, Any]) -> bool:
@@ -154,24 +165,24 @@ def trace(linen: nn.Module, variables: Mapping[str, Any], call: Call) -> Trace:
             reason = str(error).splitlines()[0]
             raise ValueError(f"the call needs a random stream that rngs= does not have: {reason}") from error
         raise
-    raise_mismatches([each for each in find_mismatches(linen, variables, call, found.shapes) if is_fatal(each)])
-    if all(has_plain_settings(seen.layer) for seen in found.layers.values()):
-        return found
-    return _refuse_changing(found, _trace_once(linen, variables, call))
+    mismatches = find_mismatches(linen, variables, call, found.shapes)
+    raise_mismatches([each for each in mismatches if is_fatal(each)])
+    plain = all(has_plain_settings(seen.layer) for seen in found.layers.values())
+    layers = found.layers if plain else _refuse_changing(found.layers, _trace_once(linen, variables, call).layers)
+    return replace(found, layers=layers, mismatches=tuple(mismatches))
 
 
-def _refuse_changing(first: Trace, again: Trace) -> Trace:
-    """A trace in which a layer whose settings are made anew in each call is refused."""
+def _refuse_changing(first: Mapping[Path, Seen], again: Mapping[Path, Seen]) -> dict[Path, Seen]:
+    """The layers of a trace, of which those with settings that are made anew in each call are refused."""
     layers = {}
-    for path, seen in first.layers.items():
-        name = find_changed(again.layers[path].layer, seen.layer)
-        refusal = seen.refusal or (f"its {name} is made anew in each call" if name else "")
-        layers[path] = Seen(seen.layer, seen.inputs, seen.variables, seen.lifted, refusal, seen.inner)
-    return Trace(layers, first.modules, first.shapes)
+    for path, seen in first.items():
+        name = find_changed(again[path].layer, seen.layer)
+        layers[path] = replace(seen, refusal=seen.refusal or (f"its {name} is made anew in each call" if name else ""))
+    return layers
 
 
 def _trace_once(linen: nn.Module, variables: Mapping[str, Any], call: Call) -> Trace:
-    found = Trace()
+    found, mark = Trace(), make_mark()
 
     def run(variables: Any, arrays: Any) -> None:
         inputs, given = call.fill(arrays)
@@ -179,7 +190,7 @@ def _trace_once(linen: nn.Module, variables: Mapping[str, Any], call: Call) -> T
 
         def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             module = context.module
-            if is_marked(module, MARK):
+            if is_marked(module, mark):
                 transformed = is_transformed(module, here, whole)
                 if not _is_layer(module, found):
                     _record_module(found, module, transformed)
@@ -188,12 +199,12 @@ def _trace_once(linen: nn.Module, variables: Mapping[str, Any], call: Call) -> T
             return call(*args, **kwargs)
 
         with nn.intercept_methods(watch):
-            _, changed = apply_marked(linen, variables, *inputs, mark=MARK, rngs=dict(call.rngs), mutable=True, **given)
+            _, changed = apply_marked(linen, variables, *inputs, mark=mark, rngs=dict(call.rngs), mutable=True, **given)
         found.shapes.update({path: leaf for path, leaf in flatten_variables(changed).items() if is_array(leaf)})
 
     call.trace(run, nn.meta.unbox(variables))
     shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in found.shapes.items()}
-    return Trace(found.layers, found.modules, shapes)
+    return replace(found, shapes=shapes)
 
 
 def _is_layer(module: nn.Module, found: Trace) -> bool:

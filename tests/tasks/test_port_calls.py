@@ -111,6 +111,42 @@ def test_a_setting_that_a_flag_decides_is_that_of_each_call(kind, traced):
         assert same_bits(nnx.jit(lambda module, x, flag=flag: module(x, flag=bool(flag)))(module, X), expected)
 
 
+class Ranks(nn.Module):
+    """Layers that are called with arrays of another rank."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.LayerNorm()(nn.DenseGeneral(4, axis=-1)(x))
+
+
+@pytest.mark.parametrize("traced", [0, 1])
+def test_a_layer_counts_its_axes_from_the_end_in_each_call(traced):
+    inputs, linen = (X[:, :3], jnp.stack([X[:, :3]] * 3)), Ranks()
+    square = [jnp.concatenate([x, x[..., :1]], -1) for x in inputs]
+    variables = variables_of(linen, square[0])
+    module = porting.port_model(linen, variables, square[traced]).module
+    for x in square:
+        assert same_bits(module(x), linen.apply(variables, x))
+
+
+class Compiled(nn.Module):
+    """A layer within `nn.jit`, which keeps what it has traced."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.jit(Inner)(name="inner")(x)
+
+
+def test_what_is_traced_once_is_not_taken_for_another_port():
+    linen = Compiled()
+    variables = variables_of(linen, X)
+    expected = linen.apply(variables, X)
+    for exact in (True, False):
+        ported = porting.port_model(linen, variables, X, exact=exact)
+        assert [entry.path for entry in ported.report] == ["inner/Dense_0"]
+        assert same_bits(ported.module(X), expected)
+
+
 class Plain(nn.Module):
     """Settings that are made anew in each call, and are the same in each; one that is not."""
 
