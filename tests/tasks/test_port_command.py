@@ -239,3 +239,13 @@ def test_mistakes_are_told_and_nothing_is_written(source, tmp_path, capsys, argu
     assert main(list(arguments)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unexpected_error_has_a_status_of_its_own(source, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("the disk is gone\nand more")
+
+    monkeypatch.setattr(checkpoints, "save_nnx", fail)
+    assert main([source, "out", *PAIR]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: RuntimeError: the disk is gone (")

@@ -13,7 +13,7 @@ from tasks import porting
 from tasks.porting import checkpoints
 from tasks.porting.variables import same_bits
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 4)), "float32")
@@ -120,7 +120,6 @@ def test_each_module_of_a_model_can_be_called_alone():
     assert same_bits(module.variables()["batch_stats"]["block"], changed["batch_stats"])
 
 
-@pytest.mark.slow
 def test_code_of_ones_own_trains_and_is_saved_as_any_module(tmp_path):
     linen, tx = Whole(), optax.adamw(1e-2)
     variables = variables_of(linen, X)
