@@ -244,7 +244,7 @@ def _first(pair: _Pair) -> Category:
         if not known or isinstance(linen, nn.Dropout) or method not in COMPUTING_METHODS:
             return call(*args, **kwargs)
         own = {(path[0], *linen.path, *path[1:]): leaf for path, leaf in flatten_variables(linen.variables).items()}
-        if tracers.current_trace() != here or any(leaf is not whole[path] for path, leaf in own.items()):
+        if tracers.current_trace() != here or any(leaf is not whole.get(path) for path, leaf in own.items()):
             return call(*args, **kwargs)
         if getattr(linen, "dropout_rate", 0.0):
             kwargs = {"dropout_rng": pair.key, **kwargs}  # which would be another one at the second call

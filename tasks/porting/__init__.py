@@ -3,8 +3,9 @@
 from tasks.porting.bridges import linen_variables, to_linen, to_nnx
 from tasks.porting.differences import VERDICTS, Difference, find_tolerance, find_worst, measure_difference
 from tasks.porting.layers import LEAF_LAYERS, PORTS, Ported, PortKind, port_layer
-from tasks.porting.models import COMPUTING_METHODS, Entry, Model, PortedModel, call_layer, port_model
+from tasks.porting.models import Entry, Model, PortedModel, call_layer, port_model
 from tasks.porting.optimizers import dump_optimizer, load_optimizer
+from tasks.porting.traces import COMPUTING_METHODS
 from tasks.porting.variables import (
     Mismatch,
     MismatchKind,

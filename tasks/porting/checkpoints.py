@@ -1,6 +1,8 @@
 """Linen checkpoints on disk, read and written: orbax, flax's msgpack, safetensors."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import orbax.checkpoint as ocp
 from flax import nnx, serialization
 
 from tasks.porting.variables import (
+    VariableMismatchError,
     describe_missing,
     describe_shape,
     describe_unexpected,
@@ -22,6 +25,10 @@ from tasks.porting.variables import (
 
 STATE = ("opt_state", "step", "tx", "apply_fn")
 """The entries of a train state that are not variables."""
+METADATA = "_METADATA"
+"""The file that each complete tree of orbax has."""
+FLAX_STEP = re.compile(r"checkpoint_(\d+(?:\.\d+)?)")
+"""The name of a step of `flax.training.checkpoints`, a folder of orbax or a file of msgpack."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,11 @@ class TrainState:
 def read(path: Path | str) -> dict[str, Any]:
     """Reads the variables of a Linen checkpoint in any supported format, a dict of collections.
 
-    A folder is read by orbax: one of `StandardCheckpointer`, `PyTreeCheckpointer`, or the latest step of a
-    `CheckpointManager`. A file ends in `.msgpack` or `.safetensors`. The optimizer of a train state is left out,
-    and a tree without collections is taken for `params`. Raises FileNotFoundError, and ValueError for a format
-    that is not supported or cannot be read.
+    A folder is read by orbax: one of `StandardCheckpointer`, `PyTreeCheckpointer`, the latest step of a
+    `CheckpointManager` with one item, or the latest `checkpoint_N` of `flax.training.checkpoints`, which may be a
+    file of msgpack. A file ends in `.msgpack` or `.safetensors`; its names have slashes or dots. The optimizer of a
+    train state is left out, and a tree without collections is taken for `params`. Raises FileNotFoundError, and
+    ValueError for a format that is not supported or cannot be read, and for several items, which it lists.
     """
     return _sort_collections(_read_tree(path, STATE))
 
@@ -56,16 +64,35 @@ def _read_tree(path: Path | str, without: Sequence[str]) -> Any:
     path = Path(path).resolve()
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
+    path = _find_latest(path) if path.is_dir() else path
+    with _decoding(path):
+        return _decode(path, without)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Raises ValueError where a library cannot read a checkpoint."""
+    try:
+        yield
+    except (VariableMismatchError, _UnsupportedError):
+        raise
+    except Exception as error:  # each library has its own errors for data that are damaged
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+
+
+class _UnsupportedError(ValueError):
+    """What is no checkpoint of a supported format."""
+
+
+def _decode(path: Path, without: Sequence[str]) -> Any:
     if path.is_dir():
         return _read_orbax(path, without)
-    if path.suffix == ".msgpack":
-        try:
-            return serialization.msgpack_restore(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+    if path.suffix == ".msgpack" or FLAX_STEP.fullmatch(path.name):
+        return serialization.msgpack_restore(path.read_bytes())
     if path.suffix == ".safetensors":
         return _nest(_import_safetensors().load_file(path))
-    raise ValueError(f"{path} is neither an orbax folder nor a .msgpack or .safetensors file")
+    raise _UnsupportedError(f"{path} is neither an orbax folder nor a .msgpack or .safetensors file")
 
 
 def write(path: Path | str, variables: Mapping[str, Any], opt_state: Any = None, step: Any = None) -> None:
@@ -111,7 +138,7 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _get_state(module, optimizer)
     )
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _decoding(path), ocp.PyTreeCheckpointer() as checkpointer:
         known = checkpointer.metadata(path).item_metadata.tree
         both = isinstance(known, dict) and set(known) == {"model", "optimizer"} and optimizer is None
         _check_arrays(wanted, known["model"] if both else known)
@@ -151,13 +178,33 @@ def _check_new(path: Path | str) -> Path:
     return path
 
 
-def _read_orbax(path: Path, without: Sequence[str]) -> Any:
-    steps = [int(step.name) for step in path.iterdir() if step.is_dir() and step.name.isdigit()]
+def _find_latest(path: Path) -> Path:
+    """The folder or file of the checkpoint within a folder: itself, or its latest step, or the only item of that."""
+    entries = sorted(entry.name for entry in path.iterdir())
+    if METADATA in entries:
+        return path
+    steps = {float(name): name for name in entries if name.isdecimal() and (path / name).is_dir()}
+    steps |= {float(step[1]): name for name in entries if (step := FLAX_STEP.fullmatch(name))}
     if steps:
-        step = path / str(max(steps))
-        path = step / "default" if (step / "default").is_dir() else step
-    if not (path / "_METADATA").exists():
-        raise ValueError(f"{path} is not a complete orbax checkpoint: it has no _METADATA")
+        return _find_item(path / steps[max(steps)])
+    has = f"it has {', '.join(entries)}" if entries else "it is empty"
+    raise ValueError(f"{path} is not a complete orbax checkpoint: it has no {METADATA}; {has}")
+
+
+def _find_item(step: Path) -> Path:
+    """The item of a step of a `CheckpointManager`: the unnamed one, or the only one with a name."""
+    if step.is_file() or (step / METADATA).exists():
+        return step
+    items = sorted(entry.name for entry in step.iterdir() if (entry / METADATA).exists())
+    if "default" in items or len(items) == 1:
+        return step / ("default" if "default" in items else items[0])
+    if items:
+        raise ValueError(f"{step} has several items; give the path of one: {', '.join(items)}")
+    has = ", ".join(sorted(entry.name for entry in step.iterdir())) or "nothing"
+    raise ValueError(f"{step} is not a complete orbax checkpoint: it has no {METADATA}, but {has}")
+
+
+def _read_orbax(path: Path, without: Sequence[str]) -> Any:
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # not that of the machine that wrote it
     with ocp.PyTreeCheckpointer() as checkpointer:
         known = checkpointer.metadata(path).item_metadata.tree
@@ -172,17 +219,23 @@ def _sort_collections(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ValueError(f"a checkpoint of variables must be a dict, got {type(tree).__name__}")
     kept = {str(name): value for name, value in tree.items() if name not in STATE}
-    kept = {name: value for name, value in kept.items() if value is not None and (value or not isinstance(value, dict))}
+    kept = {name: value for name, value in kept.items() if value is not None and not _is_empty(value)}
     inner = kept.get("params")
     if isinstance(inner, Mapping) and isinstance(inner.get("params"), Mapping):  # a whole tree under its first name
         kept = {**inner, **{name: value for name, value in kept.items() if name != "params"}}
     return kept if "params" in kept else {"params": kept}
 
 
+def _is_empty(tree: Any) -> bool:
+    return isinstance(tree, Mapping) and not tree
+
+
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree from names with slashes, or with dots where no name has a slash."""
     tree: dict[str, Any] = {}
+    separator = "/" if any("/" in name for name in flat) else "."
     for name, leaf in flat.items():
-        *above, last = name.split("/")
+        *above, last = name.split(separator)
         place = tree
         for part in above:
             place = place.setdefault(part, {})
@@ -194,5 +247,5 @@ def _import_safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ValueError("safetensors is not installed: pip install safetensors") from error
+        raise _UnsupportedError("safetensors is not installed: pip install safetensors") from error
     return safetensors.numpy

@@ -47,6 +47,7 @@ def find_worst(*found: Difference) -> Difference:
 def _of(x: jax.Array, y: jax.Array, within: float | None) -> Difference:
     if x.shape != y.shape:
         raise ValueError(f"arrays of shapes {x.shape} and {y.shape} cannot be compared")
+    x, y = (_expose_key(value) for value in (x, y))
     bits = _bits(x, y)
     wide = [value.astype(jnp.float32) for value in (x, y)]
     apart = jnp.where(wide[0] == wide[1], 0.0, jnp.abs(wide[0] - wide[1]))  # infinite ones are equal, too
@@ -55,6 +56,10 @@ def _of(x: jax.Array, y: jax.Array, within: float | None) -> Difference:
     close = relative <= (find_tolerance(x) if within is None else within)
     verdict = jnp.where(bits == 0, 0, jnp.where(close, 1, 2)).astype(jnp.int32)
     return Difference(gap.astype(jnp.float32), relative.astype(jnp.float32), bits, verdict)
+
+
+def _expose_key(x: jax.Array) -> jax.Array:
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _bits(x: jax.Array, y: jax.Array) -> jax.Array:

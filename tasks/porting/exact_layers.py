@@ -231,6 +231,14 @@ class RNN(nnx.RNN):
         return super().__call__(inputs, initial_carry=initial_carry, **given)
 
 
+class MultiHeadAttention(nnx.MultiHeadAttention):
+    """`nnx.MultiHeadAttention` whose `rngs` may also be the key of the dropout itself, as Linen's `dropout_rng` is."""
+
+    def __call__(self, *inputs: Any, rngs: Any = None, **given: Any) -> jax.Array:
+        stream = rngs is None or isinstance(rngs, nnx.Rngs) or callable(rngs)
+        return super().__call__(*inputs, rngs=rngs if stream else lambda: rngs, **given)
+
+
 def _normalize(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
     return x * lax.rsqrt((x * x).sum(axis=axis, keepdims=True) + epsilon)
 
@@ -238,11 +246,16 @@ def _normalize(x: jax.Array, epsilon: float, axis: Any = None) -> jax.Array:
 class Wrapper(nnx.Module):
     """Calls a layer with transformed parameters, without changing the stored ones.
 
-    Variables of a parameter have the names that Linen gives them: `layer_instance/kernel/scale`.
+    Variables of a parameter have the names that Linen gives them: `layer_instance/kernel/scale`, or with the `name`
+    of a layer that is stored `elsewhere` in the model.
     """
 
-    def __init__(self, layer: nnx.Module) -> None:
-        self.layer_instance = layer
+    elsewhere: tuple[str, ...] = ()
+    """Attributes whose variables have their Linen names elsewhere."""
+
+    def __init__(self, layer: nnx.Module, name: str | None = None) -> None:
+        self.layer_instance, self.layer_name = layer, name or "layer_instance"
+        self.elsewhere = ("layer_instance",) if name else ()
         if any(len(slot.parts) > 1 for slot in list_slots(layer)):
             raise NotImplementedError(
                 "NNX stores the gates of this cell in one array, so they cannot be normalized separately"
@@ -252,7 +265,7 @@ class Wrapper(nnx.Module):
         made = {}
         for slot in list_slots(self.layer_instance):
             if isinstance(slot.variable, nnx.Param):
-                made["layer_instance/" + format_path(slot.parts[0][0][1:])] = slot.variable
+                made[f"{self.layer_name}/" + format_path(slot.parts[0][0][1:])] = slot.variable
         return made
 
     def _call_with(self, new: dict[str, jax.Array], args: Any, given: Any) -> Any:
@@ -283,8 +296,9 @@ class WeightNorm(Wrapper):
         variable_filter: Any,
         dtype: Any,
         param_dtype: Any,
+        name: str | None = None,
     ) -> None:
-        super().__init__(layer)
+        super().__init__(layer, name)
         self.epsilon, self.feature_axes, self.dtype = epsilon, feature_axes, dtype
         names = tuple(self._list_parameters())
         self.normalized = tuple(n for n in names if not variable_filter or any(part in n for part in variable_filter))
@@ -332,8 +346,9 @@ class SpectralNorm(Wrapper):
         collection_name: str,
         dtype: Any,
         param_dtype: Any,
+        name: str | None = None,
     ) -> None:
-        super().__init__(layer)
+        super().__init__(layer, name)
         self.n_steps, self.epsilon, self.dtype = n_steps, epsilon, dtype
         parameters = {name: value for name, value in self._list_parameters().items() if value.ndim > 1 and n_steps > 0}
         if error_on_non_matrix and any(value.ndim > 2 for value in parameters.values()):

@@ -27,8 +27,10 @@ class PortKind(StrEnum):
     """NNX's own layer with an argument that is not its default."""
     EXACT = "exact"
     """A layer of `exact_layers`, because NNX has none or computes something else."""
+    OWN = "own"
+    """The code of a module of one's own, over an NNX module with its variables."""
     LINEN = "linen"
-    """Linen's code on NNX variables."""
+    """Linen's code on NNX variables, for a layer of Linen with a setting that cannot be ported."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def _list_axes(value: Any) -> tuple[int, ...]:
 
 
 def _build_dense_general(layer: nn.DenseGeneral, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    axes, batch = (
-        sorted(axis % len(inputs[0].shape) for axis in _list_axes(a)) for a in (layer.axis, layer.batch_dims)
-    )
+    ndim = len(inputs[0].shape)
+    axes = sorted(_list_axes(layer.axis), key=lambda axis: axis % ndim)  # counted as in Linen, if the rank changes
+    batch = sorted(axis % ndim for axis in _list_axes(layer.batch_dims))
     more = {"dot_general": _adapt_dot_general(layer.dot_general)} if layer.dot_general is not None else {}
     return nnx.LinearGeneral(
         tuple(_get_size(inputs, axis) for axis in axes), layer.features, axis=tuple(axes),
@@ -145,11 +147,26 @@ def _make_norm_builder(kind: Any, *names: str, exact: bool) -> Builder:
             name: getattr(layer, name) for name in ("epsilon", "use_scale", "axis_name", "axis_index_groups", *names)
         }
         given |= {"use_fast_variance": layer.use_fast_variance, **_get_dtypes(layer)}
-        axis = getattr(layer, "axis", -1)
+        sizes = [_get_size(inputs, axis) for axis in _list_feature_axes(layer, len(inputs[0].shape))]
         more = {"promote_dtype": _keep_dtype} if exact else {}
-        return kind(_get_size(inputs, axis), rngs=rngs, **given, **more)
+        made = kind(sizes[0] if len(sizes) == 1 else 1, rngs=rngs, **given, **more)
+        return made if len(sizes) == 1 else _reshape_parameters(made, tuple(sizes))
 
     return build
+
+
+def _list_feature_axes(layer: Any, ndim: int) -> list[int]:
+    """The axes of a norm's parameters, in the order of their own axes."""
+    axes = getattr(layer, "axis", getattr(layer, "feature_axes", -1))
+    return sorted({axis % ndim for axis in _list_axes(axes)})
+
+
+def _reshape_parameters(norm: Any, shape: tuple[int, ...]) -> nnx.Module:
+    """A norm of NNX with parameters over several axes, which its constructor cannot make, but its call can use."""
+    for name in ("scale", "bias"):
+        if (known := getattr(norm, name, None)) is not None:
+            setattr(norm, name, nnx.Param(jnp.zeros(shape, known.dtype)))
+    return norm
 
 
 def _make_norm_port(kind: Any, *names: str) -> Port:
@@ -204,7 +221,8 @@ def _make_attention_builder(*, exact: bool) -> Builder:
         given = {name: getattr(layer, name) for name in (*names, "normalize_qk")} | _get_dtypes(layer)
         given |= {"attention_fn": attention} if attention is not None else {}
         given |= {"ln_promote_dtype": _keep_dtype} if exact else {}
-        return nnx.MultiHeadAttention(
+        kind = exact_layers.MultiHeadAttention if exact else nnx.MultiHeadAttention
+        return kind(
             in_features=_get_size(inputs), in_kv_features=int(kv.shape[-1]), decode=bool(layer.decode), keep_rngs=False,
             deterministic=layer.deterministic, rngs=rngs, **given,
         )  # fmt: skip
@@ -310,16 +328,28 @@ def _make_sequential_builder(*, exact: bool) -> Builder:
     return build
 
 
-def _build_weight_norm(layer: nn.WeightNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    names = ("epsilon", "use_scale", "feature_axes", "variable_filter")
-    given = {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
-    return exact_layers.WeightNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+WRAPPER_SETTINGS = {
+    nn.WeightNorm: ("epsilon", "use_scale", "feature_axes", "variable_filter"),
+    nn.SpectralNorm: ("n_steps", "epsilon", "error_on_non_matrix", "collection_name"),
+}
 
 
-def _build_spectral_norm(layer: nn.SpectralNorm, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
-    names = ("n_steps", "epsilon", "error_on_non_matrix", "collection_name")
-    given = {name: getattr(layer, name) for name in names} | _get_dtypes(layer)
-    return exact_layers.SpectralNorm(_build(layer.layer_instance, inputs, rngs, exact=True), **given)
+def _make_wrapper_builder(wrapper: type) -> Builder:
+    def build(layer: Any, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
+        return _wrap(wrapper, layer, _build(layer.layer_instance, inputs, rngs, exact=True))
+
+    return build
+
+
+def _wrap(wrapper: type, layer: Any, inner: nnx.Module, name: str | None = None) -> nnx.Module:
+    given = {setting: getattr(layer, setting) for setting in WRAPPER_SETTINGS[wrapper]} | _get_dtypes(layer)
+    return WRAPPERS[wrapper](inner, name=name, **given)
+
+
+def build_wrapper(layer: nn.WeightNorm | nn.SpectralNorm, inner: nnx.Module, name: str) -> Ported:
+    """Builds an exact wrapper around a ported layer that is stored elsewhere in its model, under a Linen name."""
+    port = _find_port(layer)
+    return Ported(_wrap(type(layer), layer, inner, name), port.kind, port.why)
 
 
 def _make_native_port(build: Builder) -> Port:
@@ -388,19 +418,21 @@ PORTS: Mapping[type, Port] = {
     nn.Bidirectional: Port(_make_bidirectional_builder(exact=True), _make_bidirectional_builder(exact=False)),
     nn.Sequential: Port(_make_sequential_builder(exact=True), _make_sequential_builder(exact=False)),
     nn.WeightNorm: Port(
-        _build_weight_norm,
+        _make_wrapper_builder(nn.WeightNorm),
         None,
         PortKind.EXACT,
         "nnx.WeightNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
     nn.SpectralNorm: Port(
-        _build_spectral_norm,
+        _make_wrapper_builder(nn.SpectralNorm),
         None,
         PortKind.EXACT,
         "nnx.SpectralNorm overwrites the kernel at each call (google/flax issue 5576)",
     ),
 }
 """All Linen layers that can be ported."""
+WRAPPERS: Mapping[type, Any] = {nn.WeightNorm: exact_layers.WeightNorm, nn.SpectralNorm: exact_layers.SpectralNorm}
+"""Linen layers that call another one with normalized parameters, with their exact layers."""
 ATTENTIONS = (nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention)
 
 
@@ -432,8 +464,6 @@ def build_layer(layer: nn.Module, variables: Mapping[str, Any], *inputs: Any, ex
     """Builds the ported layer with abstract variables of the shapes of `variables`."""
     port = _find_port(layer)
     mask = getattr(layer, "mask", None)
-    if isinstance(mask, jax.core.Tracer):
-        raise NotImplementedError("its mask is computed in the call")
 
     def make() -> nnx.Module:
         return _as_initialized(_build(layer, inputs, nnx.Rngs(0), exact=exact), variables)

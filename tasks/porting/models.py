@@ -1,7 +1,6 @@
 """Whole Linen models as NNX modules: their unchanged code over NNX layers."""
 
-import dataclasses
-import inspect
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,26 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import errors, nnx
+from flax import nnx
 from flax.core import tracers
 
-from tasks.porting.layers import ATTENTIONS, LEAF_LAYERS, PortKind, build_layer
+from tasks.porting.layers import ATTENTIONS, WRAPPERS, Ported, PortKind, build_layer, build_wrapper
+from tasks.porting.settings import has_same_settings
+from tasks.porting.sharding import annotate, split_names
+from tasks.porting.traces import (
+    COMPUTING_METHODS,
+    Call,
+    Met,
+    Seen,
+    Trace,
+    apply_marked,
+    bind_arguments,
+    is_marked,
+    is_transformed,
+    make_abstract_leaf,
+    make_mark,
+    trace,
+)
 from tasks.porting.variables import (
     Mismatch,
     MismatchKind,
@@ -29,12 +44,9 @@ from tasks.porting.variables import (
     put,
 )
 
-OWN = "it runs Linen's code on NNX variables"
+OWN = "it runs its own code on NNX variables"
+LINENS = "it runs Linen's code on NNX variables"
 UNMET = "it is not called with these arguments; port the model with arguments that call it"
-COMPUTING_METHODS = ("__call__", "attend")
-"""The methods of layers that compute outputs."""
-FLAGS = ("deterministic", "use_running_average", "parent", "name")
-"""Fields of layers that may differ between a call and the traced one."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class PortedModel:
-    """An NNX module that computes what a Linen model does, and a report on each of its layers."""
+    """An NNX module that computes what a Linen model does, a report on each of its layers, and what did not fit.
+
+    `mismatches` are variables that the model accepts, but would not have made: of another dtype, or not used.
+    """
 
     module: "Model"
     report: tuple[Entry, ...]
+    mismatches: tuple[Mismatch, ...] = ()
 
 
 class Scope(nnx.Module):
@@ -66,16 +82,16 @@ class Scope(nnx.Module):
 
 
 class _Code:
-    """A Linen module compared by identity, because modules that hold arrays cannot be compared by value."""
+    """A Linen module told by its mark, because modules that hold arrays cannot be compared by value."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module, self.mark = module, make_mark()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Code) and self.module is other.module
+        return isinstance(other, _Code) and self.mark == other.mark
 
     def __hash__(self) -> int:
-        return id(self.module)
+        return hash(self.mark)
 
 
 class Model(Scope):
@@ -83,20 +99,30 @@ class Model(Scope):
 
     A call runs the Linen code, in which each ported layer is replaced by an NNX layer with its own variables. Code
     that was not ported is unchanged, and its variables are NNX variables too. The module is therefore trained,
-    split, merged, jitted and saved as any other NNX module. Statistics and caches are updated in place.
+    split, merged, jitted and saved as any other NNX module. Statistics and caches are updated in place. The modules
+    within a model are such modules too, and can be called alone.
 
     A layer that Linen calls within `nn.scan`, `nn.vmap`, `nn.jit`, `nn.remat` or `nn.map_variables` computes on
     the slices that the transform passes to it; its stored variables are the whole arrays, as in Linen.
     """
 
-    def __init__(self, linen: nn.Module) -> None:
+    def __init__(self, linen: nn.Module, streams: Sequence[str] = ()) -> None:
         self._linen = _Code(linen)
-        self._seen: tuple[tuple[Path, _Code], ...] = ()
-        self._lifted: tuple[Path, ...] = ()
+        self._layers: tuple[tuple[Path, _Code], ...] = ()
+        self._streams = tuple(streams)
 
     def variables(self) -> dict[str, Any]:
         """The variables in the form of the Linen model, a dict of collections."""
         return dump(self)
+
+    def with_settings(self, **settings: Any) -> "Model":
+        """The same variables and layers with other arguments of the Linen module: `with_settings(train=False)`."""
+        other = Model(self._linen.module.clone(**settings), self._streams)
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_pytree__")}
+        for name, value in own.items():
+            if name not in ("_linen", "_streams"):
+                setattr(other, name, value)
+        return other
 
     def __call__(
         self,
@@ -110,49 +136,67 @@ class Model(Scope):
         `rngs` are keys by name, as in Linen, or `nnx.Rngs`. The collections of the model except `params` are updated
         in place. `mutable` names further collections, such as sown ones; then the result is `(out, changed)`.
         """
-        variables, here, layers = self.variables(), tracers.current_trace(), dict(self._seen)
-        done = set[Path]()
-
-        def redirect(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            linen = context.module
-            if context.method_name not in COMPUTING_METHODS or linen.path not in layers:
-                return call(*args, **kwargs)
-            if not _has_same_settings(linen, layers[linen.path].module):
-                return call(*args, **kwargs)
-            if linen.path in self._lifted:
-                return _call_within_transform(_get_layer(self, linen.path), context, call, args, kwargs)
-            if tracers.current_trace() != here:
-                return call(*args, **kwargs)
-            done.add(linen.path)
-            return call_layer(_get_layer(self, linen.path), context, call, args, kwargs)
-
+        variables = self.variables()
         own = {collection for collection in variables if collection != "params"}
         asked = [mutable] if isinstance(mutable, str) else list(mutable)
-        with nn.intercept_methods(redirect):
-            out, changed = self._linen.module.apply(
-                variables, *inputs, rngs=_make_keys(rngs), mutable=sorted({*own, *asked}), **given
-            )
-        # layers that were called above have updated their own variables
-        assign(
-            list_slots(self),
-            {path: leaf for path, leaf in flatten_variables(changed).items() if not _is_below(done, path[1:])},
-        )
+        with nn.intercept_methods(_Redirection(self, variables)):
+            out, changed = apply_marked(
+                self._linen.module, variables, *inputs, mark=self._linen.mark, rngs=_make_keys(rngs, self._streams),
+                mutable=sorted({*own, *asked}), **given,
+            )  # fmt: skip
+        assign(list_slots(self), flatten_variables(changed))
         return (out, {name: changed[name] for name in asked if name in changed}) if asked else out
 
 
-def _make_keys(rngs: nnx.Rngs | Mapping[str, jax.Array] | None) -> Mapping[str, jax.Array] | None:
+class _Redirection:
+    """The interceptor of one call: it replaces each ported layer by its NNX layer, unless its settings differ."""
+
+    def __init__(self, model: Model, variables: Mapping[str, Any]) -> None:
+        self.model, self.mark, self.layers = model, model._linen.mark, dict(model._layers)
+        self.whole, self.here = flatten_variables(variables), tracers.current_trace()
+        self.stateful = {path[1:-1] for path in self.whole if path[0] != "params"}
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        linen = context.module
+        if context.method_name not in COMPUTING_METHODS or not is_marked(linen, self.mark):
+            return call(*args, **kwargs)
+        known = self.layers.get(linen.path)
+        if known is None or not has_same_settings(linen, known.module):
+            return call(*args, **kwargs)
+        layer = _get_layer(self.model, linen.path)
+        if type(linen) in WRAPPERS and self._is_transformed(linen):
+            return call(*args, **kwargs)
+        if self._is_transformed(linen):
+            return _call_on_variables(layer, context, call, args, kwargs)
+        out = call_layer(layer, context, call, args, kwargs)
+        self._store_state(linen, layer)
+        return out
+
+    def _is_transformed(self, linen: nn.Module) -> bool:
+        inner = linen.layer_instance if type(linen) in WRAPPERS else linen
+        return any(each.scope is None or is_transformed(each, self.here, self.whole) for each in (linen, inner))
+
+    def _store_state(self, linen: nn.Module, layer: Any) -> None:
+        """Stores what a layer has changed where Linen's code finds it, which may run next on the same variables."""
+        if not any(path[: len(linen.path)] == linen.path for path in self.stateful):
+            return
+        for (collection, *names), leaf in flatten_variables(dump(layer)).items():
+            path = (collection, *linen.path, *names)
+            if collection != "params" and leaf is not self.whole.get(path) and linen.is_mutable_collection(collection):
+                linen.put_variable(collection, "/".join(names), leaf)
+                self.whole[path] = leaf
+
+
+def _make_keys(rngs: Any, streams: Sequence[str]) -> Any:
+    """Linen's keys from `nnx.Rngs`, whose default stream feeds all streams that it does not name."""
     if not isinstance(rngs, nnx.Rngs):
         return rngs
-    names = {name for name in rngs if name not in ("params", "default")} | ({"dropout"} if "default" in rngs else set())
-    return {name: rngs[name]() for name in sorted(names)}
-
-
-def _has_same_settings(linen: nn.Module, known: nn.Module) -> bool:
-    """Whether a layer has the configuration that was ported, apart from flags, which may differ between calls."""
-    names = [field.name for field in dataclasses.fields(known) if field.name not in FLAGS]
-    pairs = [(getattr(linen, name, None), getattr(known, name)) for name in names]
-    plain = [(a, b) for a, b in pairs if not (callable(a) or callable(b) or hasattr(a, "shape") or hasattr(b, "shape"))]
-    return type(linen) is type(known) and all(a == b for a, b in plain)
+    named = {name for name in rngs if name not in ("params", "default")}
+    keys = {name: rngs[name]() for name in sorted(named | ({"dropout"} if "default" in rngs else set()))}
+    if "default" in rngs:  # Linen takes the stream `params` for those that are not given
+        others = {"params", *streams} - set(keys)
+        keys |= {name: jax.random.fold_in(keys["dropout"], zlib.crc32(name.encode())) for name in others}
+    return keys
 
 
 def _get_layer(module: Any, path: Path) -> Any:
@@ -165,23 +209,14 @@ def _find_attribute(scope: Any, name: str) -> str:
     return next((own for own, linens in scope.linen_names if linens == name), name)
 
 
-def _is_below(above: Any, path: Path) -> bool:
-    """Whether a path is one of the given ones, or below one."""
-    return any(path[: len(each)] == each for each in above)
-
-
-def _bind_arguments(linen: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of a layer's call, by name."""
-    given = dict(inspect.signature(type(linen).__call__).bind(linen, *args, **kwargs).arguments)
-    return {name: value for name, value in given.items() if name != "self"}
-
-
 def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
     """Calls the NNX layer in place of Linen's, and returns its outputs."""
     linen = context.module
     if context.method_name == "attend":
         return layer.attend(*args, **kwargs)
-    given = _bind_arguments(linen, args, kwargs)
+    if type(linen) in WRAPPERS:
+        return layer(*args, **kwargs)
+    given = bind_arguments(linen, args, kwargs)
     if isinstance(linen, nn.Dropout):
         return _call_dropout(layer, linen, **given)
     if isinstance(linen, nn.BatchNorm):
@@ -214,13 +249,13 @@ def _call_attention(
     return layer(inputs_q, inputs_k, inputs_v, deterministic=quiet, rngs=lambda: dropout_rng, **given)
 
 
-def _call_within_transform(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
-    """Calls the NNX layer on the variables that Linen's layer has within a transform, such as a slice."""
+def _call_on_variables(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
+    """Calls the NNX layer on the variables that Linen's layer has at this place, such as a slice."""
     linen, (graph, state) = context.module, nnx.split(layer)
     for collection in linen.variables:
         if linen.is_mutable_collection(collection):
             linen.scope._mutable_collection(collection)
-    inner = nnx.merge(graph, jax.tree.map(_abstract, state))  # without values: Linen may keep what is traced here
+    inner = nnx.merge(graph, jax.tree.map(make_abstract_leaf, state))  # no values: Linen may keep what is traced here
     wanted, given = list_slots(inner), flatten_variables(linen.variables)
     assign(wanted, {first: given[path] for first, path in match_paths(wanted, given, None).items()})
     out = call_layer(inner, context, call, args, kwargs)
@@ -239,140 +274,136 @@ def _select_variables(variables: Mapping[str, Any], path: Path) -> dict[str, Any
     return found
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A traced layer: its configuration, and the shapes of its inputs and variables."""
-
-    layer: nn.Module
-    inputs: tuple[Any, ...]
-    variables: Mapping[str, Any]
-    lifted: bool
-
-
-def _trace(
-    linen: nn.Module, variables: Any, inputs: Any, rngs: Any, given: Any
-) -> tuple[dict[Path, _Seen], dict[Path, str]]:
-    """Traces a model once: its leaf layers by path, and the classes of all modules."""
-    seen, kinds = dict[Path, _Seen](), dict[Path, str]()
-
-    def run(variables: Any, arrays: Any) -> Any:
-        inputs = iter(arrays)
-        here, whole = tracers.current_trace(), flatten_variables(variables)
-        inputs = jax.tree.unflatten(tree, [next(inputs) if is_array(leaf) else leaf for leaf in flat])
-
-        def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            module = context.module
-            kinds.setdefault(module.path, type(module).__name__)
-            if type(module) not in LEAF_LAYERS or context.method_name not in COMPUTING_METHODS:
-                return call(*args, **kwargs)
-            own = flatten_variables(module.variables)
-            lifted = tracers.current_trace() != here or any(
-                leaf is not whole.get((path[0], *module.path, *path[1:])) for path, leaf in own.items()
-            )
-            known = seen.get(module.path)
-            if known is None or (lifted and not known.lifted):
-                arrays = args if context.method_name == "attend" else _select_arrays(module, args, kwargs)
-                shapes = jax.tree.map(_abstract, (arrays, dict(module.variables)))
-                seen[module.path] = _Seen(module.clone(parent=None), shapes[0], shapes[1], lifted)
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(watch):
-            return linen.apply(variables, *inputs, rngs=rngs, mutable=True, **given)
-
-    flat, tree = jax.tree.flatten(inputs)
-    try:
-        jax.eval_shape(run, nn.meta.unbox(variables), [leaf for leaf in flat if is_array(leaf)])
-    except (errors.ScopeParamNotFoundError, errors.ScopeParamShapeError, errors.InvalidRngError) as error:
-        raise VariableMismatchError(
-            f"the variables are not those of the model: {str(error).splitlines()[0]}"
-        ) from error
-    return seen, kinds
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether an argument of a call is an array or the shape of one, not a flag or a number."""
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def _select_arrays(linen: nn.Module, args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """The arrays that a layer is called with; of attention the queries, and the keys and values if they are given."""
-    given = _bind_arguments(linen, args, kwargs)
-    if isinstance(linen, ATTENTIONS):
-        keys = given.get("inputs_k") if given.get("inputs_kv") is None else given["inputs_kv"]
-        values = given.get("inputs_v") if given.get("inputs_kv") is None else given["inputs_kv"]
-        return (given["inputs_q"], *(each for each in (keys, values) if each is not None))
-    if isinstance(linen, nn.Einsum):
-        return tuple(given.values())
-    return tuple(value for value in given.values() if all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value)))
-
-
-def _abstract(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, str) else jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-
-
 def port_model(
     linen: nn.Module,
     variables: Mapping[str, Any],
     *inputs: Any,
     rngs: Mapping[str, jax.Array] | None = None,
     exact: bool = True,
+    axis_names: Sequence[str] = (),
     **given: Any,
 ) -> PortedModel:
     """Ports a Linen model to an NNX module that has its code, its variables, and the same bits in its outputs.
 
-    `variables` are those of `linen.init`, a dict of collections. The model is traced once on the shapes of
-    `inputs`, arrays or `jax.ShapeDtypeStruct`, with the keyword arguments `given`, which finds its layers; the
-    arguments should be such that every layer is called. A layer that cannot be ported keeps Linen's code, and the
-    report gives the reason. Without `exact` the layers are NNX's own classes with their defaults, where there are.
+    `variables` are those of `linen.init`, a dict of collections; sharding names of `nn.Partitioned` and of
+    `params_axes` become `out_sharding`. The model is traced once on the shapes of `inputs` and of the keyword
+    arguments `given`, arrays or `jax.ShapeDtypeStruct`, which finds its layers; the arguments should be such that
+    every layer is called. `rngs` has a key for each random stream of the call, by default for `dropout`.
+    `axis_names` are mapped axes that the call needs, as that of a `BatchNorm`; for the trace they have size one.
+
+    A layer that cannot be ported keeps Linen's code, a module of one's own its own code, and the report gives the
+    reason. Without `exact` the layers are NNX's own classes with their defaults, where there are.
 
     Raises VariableMismatchError for variables that the model does not have or need, ValueError for a sown
-    collection and for a single layer (see `port_layer`), and whatever the model itself raises.
+    collection, a random stream without a key, and a single layer (see `port_layer`), and whatever the model raises.
     """
-    keys = {"dropout": jax.random.key(0)} if rngs is None else rngs
-    model, report, layers = Model(linen), [], dict[Path, _Code]()
-    whole = flatten_variables(variables)
-    for path, leaf in whole.items():
+    call = Call(inputs, given, {"dropout": jax.random.key(0)} if rngs is None else rngs, tuple(axis_names))
+    variables, names = split_names(variables)
+    for path, leaf in flatten_variables(variables).items():
         if isinstance(leaf, tuple):
             raise ValueError(f"{format_path(path)} is a tuple, as nn.Module.sow stores it; leave this collection out")
-    seen, kinds = _trace(linen, variables, inputs, keys, given)
-    for path, met in seen.items():
-        if path == ():
-            raise ValueError(f"{type(linen).__name__} is a single layer; use port_layer")
-        if _is_below(layers, path):
+    traced = trace(linen, variables, call)
+    if () in traced.layers:
+        raise ValueError(f"{type(linen).__name__} is a single layer; use port_layer")
+    ported = _port_layers(traced, variables, exact)
+    model = _assemble(linen, call, variables, traced, ported)
+    annotate(model, names)
+    return PortedModel(model, tuple(_report(traced, variables, ported)), traced.mismatches)
+
+
+def _port_layers(traced: Trace, variables: Mapping[str, Any], exact: bool) -> dict[Path, Ported | Entry]:
+    """The ported layers by path, and an entry for each that cannot be ported."""
+    made: dict[Path, Ported | Entry] = {}
+    for path, seen in sorted(traced.layers.items(), key=lambda item: _is_around_another(*item)):
+        if any(isinstance(made.get(path[:end]), Ported) for end in range(len(path))):
             continue  # a layer of a layer: attention has layers of its own
-        kind, why = PortKind.LINEN, ""
         try:
-            ported = build_layer(met.layer, met.variables, *met.inputs, exact=exact)
-            kind, why = ported.kind, ported.why
-            _load_layer(ported.module, _select_variables(variables, path), met)
+            made[path] = _port_seen(path, seen, variables, made, exact)
         except (NotImplementedError, LookupError) as error:
-            kind, why = PortKind.LINEN, str(error)
+            made[path] = Entry("/".join(path), type(seen.layer).__name__, PortKind.LINEN, str(error))
         except VariableMismatchError as error:
             if not {mismatch.kind for mismatch in error.mismatches} <= {MismatchKind.SHAPE, MismatchKind.DTYPE}:
                 raise
-            kind, why = PortKind.LINEN, f"the NNX layer has other variables: {error.mismatches[0].message}"
-        else:
-            _add_child(model, path, ported.module)
-            layers[path] = _Code(met.layer)
-            model._lifted += (path,) if met.lifted else ()
-            whole = {name: leaf for name, leaf in whole.items() if not _is_below([path], name[1:])}
-        report.append(Entry("/".join(path), type(met.layer).__name__, kind, why))
-    model._seen = tuple(layers.items())
-    kept = [tuple(entry.path.split("/")) for entry in report if entry.kind is PortKind.LINEN]
-    for (collection, *names), leaf in whole.items():
-        kind_of = nnx.variable_type_from_name(collection, allow_register=True)
-        _add_child(model, tuple(names), kind_of(jnp.asarray(leaf)))
-    free = dict.fromkeys(path[1:-1] for path in whole if not _is_below(kept, path[1:]))
-    report += [
-        Entry("/".join(path), kinds.get(path, "unknown"), PortKind.LINEN, OWN if path in kinds else UNMET)
-        for path in free
-    ]
-    return PortedModel(model, tuple(report))
+            why = f"the NNX layer has other variables: {error.mismatches[0].message}"
+            made[path] = Entry("/".join(path), type(seen.layer).__name__, PortKind.LINEN, why)
+    return made
 
 
-def _load_layer(module: nnx.Module, variables: Mapping[str, Any], met: _Seen) -> None:
+def _is_around_another(path: Path, seen: Seen) -> bool:
+    """Whether a layer wraps one that is stored elsewhere, and therefore comes after it."""
+    return seen.inner is not None and seen.inner[: len(path)] != path
+
+
+def _port_seen(path: Path, seen: Seen, variables: Mapping[str, Any], made: Mapping[Path, Any], exact: bool) -> Ported:
+    if seen.refusal:
+        raise NotImplementedError(seen.refusal)
+    own = _select_variables(variables, path)
+    if not _is_around_another(path, seen):
+        ported = build_layer(seen.layer, seen.variables, *seen.inputs, exact=exact)
+        _load_layer(ported.module, own, seen)
+        return ported
+    inner = made.get(seen.inner or ())
+    if not isinstance(inner, Ported) or seen.lifted:
+        raise NotImplementedError("it normalizes what is not a single layer, or is within a transform")
+    ported = build_wrapper(seen.layer, inner.module, seen.layer.layer_instance.name)
+    load(ported.module, own)
+    return ported
+
+
+def _assemble(
+    linen: nn.Module, call: Call, variables: Mapping[str, Any], traced: Trace, ported: Mapping[Path, Ported | Entry]
+) -> Model:
+    """The model with its layers at their paths, and NNX variables for all that is not in a ported layer."""
+    model = Model(linen, tuple(call.rngs))
+    layers = {path: each.module for path, each in ported.items() if isinstance(each, Ported)}
+    for path, layer in layers.items():
+        _add_child(model, path, layer, traced.modules)
+    for (collection, *names), leaf in flatten_variables(variables).items():
+        if not any(tuple(names[:end]) in layers for end in range(len(names) + 1)):
+            kind = nnx.variable_type_from_name(collection, allow_register=True)
+            _add_child(model, tuple(names), kind(jnp.asarray(leaf)), traced.modules)
+    _tell_layers(model, (), {path: _Code(traced.layers[path].layer) for path in layers})
+    return model
+
+
+def _tell_layers(scope: Scope, path: Path, layers: Mapping[Path, _Code]) -> None:
+    """Tells each model within a model which of its layers are ported."""
+    below = {known: code for known, code in layers.items() if known[: len(path)] == path}
+    if isinstance(scope, Model):
+        scope._layers = tuple((known[len(path) :], code) for known, code in below.items())
+    for name, child in vars(scope).items():
+        if isinstance(child, Scope):
+            _tell_layers(child, (*path, dict(scope.linen_names).get(name, name)), below)
+
+
+def _report(traced: Trace, variables: Mapping[str, Any], ported: Mapping[Path, Ported | Entry]) -> list[Entry]:
+    """An entry for each layer, in the order of their calls, and for each other module with variables of its own."""
+    made = []
+    for path, seen in traced.layers.items():
+        each = ported.get(path)
+        if isinstance(each, Ported):
+            made.append(Entry("/".join(path), type(seen.layer).__name__, each.kind, each.why))
+        elif each is not None:
+            made.append(each)
+    free = dict.fromkeys(
+        path[1:-1]
+        for path in flatten_variables(variables)
+        if not any(path[1:end] in ported for end in range(1, len(path) + 1))
+    )
+    return made + [_describe_module(path, traced.modules.get(path)) for path in free]
+
+
+def _describe_module(path: Path, met: Met | None) -> Entry:
+    if met is None:
+        return Entry("/".join(path), "unknown", PortKind.LINEN, UNMET)
+    linens = met.kind.__module__.split(".")[0] == "flax"
+    kind, why = (PortKind.LINEN, LINENS) if linens else (PortKind.OWN, OWN)
+    return Entry("/".join(path), met.kind.__name__, kind, why)
+
+
+def _load_layer(module: nnx.Module, variables: Mapping[str, Any], seen: Seen) -> None:
     """Assigns variables to an abstract layer; a lifted layer takes the whole arrays, whatever their shape."""
-    if not met.lifted:
+    if not seen.lifted:
         load(module, variables)
         return
     wanted, given = list_slots(module), flatten_variables(variables)
@@ -390,15 +421,17 @@ def _check_parts(slot: Slot, arrays: list[Any]) -> None:
         raise NotImplementedError("NNX stores its gates in one array, but these variables are stacked")
 
 
-def _add_child(model: Scope, path: Path, child: Any) -> None:
+def _add_child(model: Scope, path: Path, child: Any, modules: Mapping[Path, Met]) -> None:
     """Stores a layer or a variable at its path in Linen."""
-    for name in path[:-1]:
-        if _find_attribute(model, name) not in vars(model):
-            _set_child(model, name, Scope())
-        model = getattr(model, _find_attribute(model, name))
-    if _find_attribute(model, path[-1]) in vars(model):
+    scope = model
+    for end, name in enumerate(path[:-1], 1):
+        if _find_attribute(scope, name) not in vars(scope):
+            met = modules.get(path[:end])
+            _set_child(scope, name, Model(met.alone) if met is not None and met.alone is not None else Scope())
+        scope = getattr(scope, _find_attribute(scope, name))
+    if _find_attribute(scope, path[-1]) in vars(scope):
         raise NotImplementedError(f"{format_path(path)} is in two collections, NNX has one name space")
-    _set_child(model, path[-1], child)
+    _set_child(scope, path[-1], child)
 
 
 def _set_child(scope: Scope, name: str, child: Any) -> None:

@@ -117,6 +117,8 @@ def _walk(node: Any, path: tuple[Any, ...], names: Path, above: tuple[int, ...])
     above = (*above, id(node))
     fused = next((table for kind, table in FUSED.items() if type(node) is kind), None)
     for name, child in _list_children(node):
+        if name in getattr(node, "elsewhere", ()):
+            continue
         inner = _extend_names(node, names, name)
         if isinstance(child, nnx.Variable):
             yield (*path, name), inner, child, ()
@@ -275,6 +277,15 @@ def fit_variables(
     problems += [describe_unexpected(path, jnp.shape(given[path])) for path in given if path in left]
     raise_mismatches(problems)
     assign(wanted, {first: given[path] for first, path in found.items()})
+
+
+def cast_variables(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables in the dtypes of those with the same paths in `like`; others are left as they are."""
+    dtypes = {path: leaf.dtype for path, leaf in flatten_variables(like).items() if hasattr(leaf, "dtype")}
+    made: dict[str, Any] = {}
+    for path, leaf in flatten_variables(variables).items():
+        put(made, path, jnp.asarray(leaf, dtypes[path]) if path in dtypes else leaf)
+    return made
 
 
 def assign(wanted: Sequence[Slot], arrays: Mapping[Path, Any]) -> None:

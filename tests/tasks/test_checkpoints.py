@@ -1,12 +1,16 @@
 """Linen checkpoints into shaped NNX models, and back, in every format."""
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+import safetensors.numpy
 from flax import nnx, serialization
+from flax.training import checkpoints as training_checkpoints
 from flax.training.train_state import TrainState
 
 from tasks import porting
@@ -254,3 +258,44 @@ def test_what_is_no_checkpoint_is_told(tmp_path, variables):
         checkpoints.read(tmp_path / "x.bin")
     with pytest.raises(FileExistsError, match="exists already"):
         checkpoints.write(tmp_path / "x.bin", variables)
+
+
+@pytest.mark.parametrize("name", ["cls.msgpack", "cls.safetensors", "cls"])
+def test_parameters_alone_may_have_an_array_at_their_root(tmp_path, name):
+    params = {"cls": jnp.ones((1, 1, 4)), "head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}}
+    checkpoints.write(tmp_path / name, params)
+    read = checkpoints.read(tmp_path / name)
+    assert same_bits(jax.tree.map(jnp.asarray, read), {"params": params})
+
+
+def test_names_of_safetensors_may_have_dots(tmp_path):
+    arrays = {"cls": np.ones((1, 4), np.float32), "head.layer_0.kernel": np.ones((4, 2), np.float32)}
+    safetensors.numpy.save_file(arrays, tmp_path / "dots.safetensors")
+    read = checkpoints.read(tmp_path / "dots.safetensors")
+    assert jax.tree.map(jnp.shape, read) == {"params": {"cls": (1, 4), "head": {"layer_0": {"kernel": (4, 2)}}}}
+
+
+def test_a_named_item_of_a_manager_is_read_and_several_are_listed(tmp_path, variables):
+    for place, names in {"one": ["weights"], "two": ["ema", "weights"]}.items():
+        with ocp.CheckpointManager(tmp_path / place) as steps:
+            args = {name: ocp.args.StandardSave(variables) for name in names}
+            steps.save(3, args=ocp.args.Composite(**args))
+    assert same_bits(checkpoints.read(tmp_path / "one"), variables)
+    with pytest.raises(ValueError, match="has several items; give the path of one: ema, weights"):
+        checkpoints.read(tmp_path / "two")
+    assert same_bits(checkpoints.read(tmp_path / "two" / "3" / "ema"), variables)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"it has no _METADATA; it has notes\.txt"):
+        checkpoints.read(tmp_path / "other")
+
+
+@pytest.mark.parametrize("orbax", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_latest_step_of_flaxs_own_checkpoints_is_read(tmp_path, variables, orbax):
+    with flax.config.temp_flip_flag("use_orbax_checkpointing", orbax):
+        for step in (9, 10):
+            tree = jax.tree.map(lambda leaf, step=step: leaf * step, variables)
+            training_checkpoints.save_checkpoint(tmp_path / "steps", tree, step, keep=2)
+    expected = jax.tree.map(lambda leaf: leaf * 10, variables)
+    assert same_bits(jax.tree.map(jnp.asarray, checkpoints.read(tmp_path / "steps")), expected)

@@ -161,3 +161,17 @@ def test_the_page_of_the_documentation_has_the_worst_verdict_of_each_layer(tmp_p
     assert "`GRUCell` (exact): nnx.GRUCell has no bias" in page["reasons"]()
     page["picture"](table, "title", tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 5000
+
+
+class Tied(nn.Module):
+    """A head that is applied to the embedding's weights."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        embed = nn.Embed(7, 4)
+        return nn.Dense(7, use_bias=False).apply({"params": {"kernel": embed.embedding.T}}, nn.Dense(4)(embed(tokens)))
+
+
+def test_a_layer_that_is_applied_within_a_model_is_not_one_of_its_own():
+    found = parity(seed=0, linen=Tied(), inputs=((2, 3),), tokens=7, steps=1)
+    assert (int(found["verdict"].code), int(found["first"].code)) == (0, 0)
