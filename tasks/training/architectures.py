@@ -48,8 +48,8 @@ class MupMlp(nn.Module):
     """An MLP in the maximal update parametrisation for Adam (µP; Yang et al., 2022, arXiv:2203.03466, table 3).
 
     With m the width over `base`, hidden kernels have a variance of `1 / width` and rates divided by m, the last kernel
-    has a variance of `base / width**2` and a rate divided by m. Both are multipliers here: an optimizer whose updates do
-    not depend on the scale of gradients changes `x / m @ kernel` by 1/m of what it changes `x @ kernel`. Hence the
+    has a variance of `base / width**2` and a rate divided by m. Both are multipliers here: an optimizer whose updates
+    do not depend on the scale of gradients changes `x / m @ kernel` by 1/m of what it changes `x @ kernel`. Hence the
     same learning rate for all widths. An MLP with hidden layers of `base` units is `Mlp`, to the bit.
     """
 
