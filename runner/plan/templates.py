@@ -37,9 +37,14 @@ def mark(name: str) -> dict[str, str]:
     return {TRACED: name}
 
 
+def is_mark(value: Any) -> bool:
+    """Whether a part of a description stands for a traced scalar."""
+    return isinstance(value, Mapping) and TRACED in value
+
+
 def _fill(value: Any, scalars: Mapping[str, Any]) -> Any:
+    if is_mark(value):
+        return scalars[value[TRACED]]
     if isinstance(value, Mapping):
-        if TRACED in value:
-            return scalars[value[TRACED]]
         return {key: _fill(member, scalars) for key, member in value.items()}
     return [_fill(member, scalars) for member in value] if isinstance(value, list) else value

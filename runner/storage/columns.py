@@ -13,7 +13,7 @@ from runner.plan.datasets import Dataset
 from runner.plan.descriptions import select_value
 from runner.plan.inputs import Input
 from runner.plan.segments import Plan, Segment
-from runner.plan.templates import Template
+from runner.plan.templates import Template, is_mark
 
 TRACED_TYPES = ("uint32", "int32", "float32")
 """The types of parameter columns that hold traced scalars."""
@@ -97,7 +97,8 @@ def read_cell(segment: Segment, column: str) -> Any:
     given = segment.inputs.get(name, segment.static.get(name))
     if isinstance(given, Input):
         return getattr(given, path, None)
-    return select_value(given.text, path) if isinstance(given, Built | Dataset | Template) else None
+    found = select_value(given.text, path) if isinstance(given, Built | Dataset | Template) else None
+    return None if is_mark(found) else found  # the scalar that it stands for has a column of its own
 
 
 def static_cells(segment: Segment, parameters: Mapping[str, str]) -> dict[str, Any]:

@@ -44,6 +44,34 @@ class Mlp(nn.Module):
         return nn.Dense(self.outputs)(x)
 
 
+class MupMlp(nn.Module):
+    """An MLP in the maximal update parametrisation for Adam (µP; Yang et al., 2022, arXiv:2203.03466, table 3).
+
+    With m the width over `base`, hidden kernels have a variance of `1 / width` and rates divided by m, the last kernel
+    has a variance of `base / width**2` and a rate divided by m. Both are multipliers here: an optimizer whose updates
+    do not depend on the scale of gradients changes `x / m @ kernel` by 1/m of what it changes `x @ kernel`. Hence the
+    same learning rate for all widths. An MLP with hidden layers of `base` units is `Mlp`, to the bit.
+    """
+
+    hidden: Sequence[int]
+    outputs: int
+    base: int = 32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Returns (examples, outputs)."""
+        x, m = jnp.reshape(x, (x.shape[0], -1)), 1.0
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, kernel_init=_scale_normal(m**2))(x / m))
+            m = width / self.base
+        return nn.Dense(self.outputs, kernel_init=_scale_normal(m))(x / m)
+
+
+def _scale_normal(variance: float) -> nn.initializers.Initializer:
+    """Linen's own initializer of kernels, times the root of `variance`."""
+    return nn.initializers.variance_scaling(variance, "fan_in", "truncated_normal")
+
+
 class Cnn(nn.Module):
     """3×3 convolutions with ReLU and 2×2 max pooling, then a hidden dense layer."""
 

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import toys
 
+from runner import compare_studies
+
 
 def programs(called):
     return len(pd.read_csv(called.folder / "programs.csv"))
@@ -95,3 +97,25 @@ def test_another_constant_or_another_dataset_is_another_study(toy):
     assert "'power': 2" in toy(*arguments, "rule.power=2", "seed=1").err
     assert "content of data was" in toy(*arguments, "data.seed=2", "seed=1").err
     assert toy(*arguments, "rate=5").status == 0  # a traced number has a column
+
+
+def test_a_number_that_refers_to_another_one_in_some_runs_has_no_cell_there(lab, runner):
+    """As the initial rate of schedules: some begin at the learning rate, which has a column, others at a number."""
+    rule = "_target_: toys.scale\npower: 1\nschedule: {_target_: toys.ramp, start: '${rate}', length: 3}\nfactor: "
+    task = "# @package _global_\ndefaults: [{/rule: number}, _self_]\n"
+    task += "task: {name: own, _target_: toys.fit, traced: [rule, count]}\nseed: 0\nrate: 2.0\ncount: 7\nlimit: null\n"
+    task += "data: {_target_: toys.draw, seed: 0, size: 3, word: ''}\n"
+    lab(
+        {
+            "lab/task/own.yaml": task,
+            "lab/rule/number.yaml": rule + "4.0\n",
+            "lab/rule/reference.yaml": rule + "${rate}\n",
+        }
+    )
+    called = runner("--config-dir", "lab", "-m", "task=own", "rule=number,reference", "rate=2,3", "study=two")
+    assert called.status == 0, called.err
+    assert called.frame["rule.factor"].fillna(0).tolist() == [4, 4, 0, 0]
+    assert called.frame["value"].tolist() == [18, 21, 12, 18]
+    assert len(compare_studies(["outputs/two"], metrics=["value"]).points) == 4
+    again = runner("--config-dir", "lab", "-m", "task=own", "rule=number,reference", "rate=2,3", "study=two")
+    assert (again.status, again.folder) == (0, None)
