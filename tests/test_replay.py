@@ -42,6 +42,11 @@ def read_rows(out):
     return {int(words[0]): words[1] for words in lines if words and words[0].isdigit() and "saved in" not in words[1]}
 
 
+def load(folder):
+    with np.load(folder / "variables.npz") as file:
+        return dict(file)
+
+
 def test_runs_are_replayed_by_their_numbers_and_are_identical(study, replay):
     status, out, err = replay(str(study), "--run", "6,1", "--run", "11")
     assert (status, err) == (0, "")
@@ -113,7 +118,7 @@ def test_saved_runs_have_variables_configuration_and_verdict(study, replay):
     assert status == 0
     assert "2 runs saved in outputs/mine/checkpoints" in out
     folder = study / "checkpoints" / "run-6"
-    variables = np.load(folder / "variables.npz")
+    variables = load(folder)
     assert (variables["total"], variables["steps"]) == (2.0 * 10, 5)
     report = json.loads((folder / "replay.json").read_text())
     assert (report["run"], report["task"], report["verdict"]) == (6, "keep", "identical")
@@ -147,6 +152,7 @@ def test_overwrite_moves_checkpoints_aside_with_their_study(study, replay, toy):
     assert (study.with_name("mine.old1") / "checkpoints" / "run-6").is_dir()
 
 
+@pytest.mark.slow
 def test_a_task_without_variables_is_compared_and_has_nothing_to_save(toy, replay):
     for task, axis in (("walk", "rate=1,2"), ("line", "slope=1,2"), ("divide", "slope=0,2")):
         folder = toy("-m", f"task={task}", axis, "seed=range(0,3)", f"study={task}").folder
@@ -177,6 +183,7 @@ def test_a_difference_is_told_and_is_not_called_identical(study, replay, monkeyp
     assert (report["verdict"], report["differing"]) == ("different", 2)
 
 
+@pytest.mark.slow
 def test_runs_that_failed_fail_again_and_are_not_saved(toy, replay):
     folder = toy("-m", "task=fragile", "slope=1", "seed=range(0,3)", "study=fragile").folder
     assert replay(str(folder), "--run", "0,2")[0] == 0
@@ -213,7 +220,7 @@ def test_runs_of_earlier_calls_are_found(study, toy, replay):
     status, out, _ = replay(str(study), "--run", "6,13,15", "--save")
     assert status == 0
     assert all(row.endswith("identical") for row in read_rows(out).values())
-    assert np.load(study / "checkpoints" / "run-6" / "variables.npz")["total"] == 20.0
+    assert load(study / "checkpoints" / "run-6")["total"] == 20.0
     text = (study / "checkpoints" / "run-6" / "task" / "run-6.yaml").read_text()
     assert "rate: 2.0" in text
     assert "seed: 2" in text
@@ -224,6 +231,7 @@ def test_runs_of_earlier_calls_are_found(study, toy, replay):
     assert "run 6 is not of the last sweep of the study" in err
 
 
+@pytest.mark.slow
 def test_swept_groups_and_static_values_are_recalled(toy, replay, runner, tmp_path):
     shutil.copytree(ROOT / "tests" / "conf", tmp_path / "own")
     sweep = "-m", "task=keep,walk", "seed=range(0,2)", "steps=3,4", "study=two"
@@ -242,6 +250,7 @@ def test_swept_groups_and_static_values_are_recalled(toy, replay, runner, tmp_pa
     assert (status, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_lanes_blocks_and_shards_of_a_study_are_recalled(toy, replay):
     narrow = toy(*SWEEP[:-1], "lanes=2", "block=4", "study=narrow").folder
     assert replay(str(narrow), "--best", "5", "--metric", "gain", "--save")[0] == 0

@@ -92,6 +92,25 @@ def test_a_state_that_was_kept_goes_on_with_the_same_bits(tmp_path, monkeypatch,
     assert len(everything) - len(visits) == segments + 1
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_program_that_returns_variables_is_another_one_with_the_same_outputs(lanes):
+    task = load_task("keep", "toys.keep", (), (), (), ("steps",))
+    segment = Segment(task, {"way": "up"}, {"seed": 0, "rate": 1.0, "steps": 3}, {})
+    traced = program.trace_segment(segment, lanes=lanes, block=64)
+    found = program.return_variables(traced, 6)
+    assert found.traced.name != traced.name
+    assert found.traced.lanes == lanes
+    assert found.traced.capacity == -(-6 // lanes) * lanes
+    assert program.trace_segment(segment, lanes=lanes, block=64).name == traced.name
+    few = scalars(SEEDS[:6])
+    whole = program.run_program(program.compile_program(traced), 6, few, {})
+    outputs, variables = found.split(program.run_program(program.compile_program(found.traced), 6, few, {}))
+    assert {name: v.tobytes() for name, v in outputs.items()} == {name: v.tobytes() for name, v in whole.items()}
+    assert [each["steps"] for each in variables] == TAKEN[:6].tolist()
+    assert [each["wide"].shape for each in variables] == [(2, 3)] * 6
+    assert program.return_variables(trace(lanes), 6) is None
+
+
 def test_states_are_kept_when_they_are_due(tmp_path, monkeypatch):
     monkeypatch.setattr(states, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(executable, "SEGMENT_SECONDS", 0.0)
