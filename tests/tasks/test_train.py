@@ -128,7 +128,7 @@ def pool(x):
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_cnn_by_sgd_is_that_of_convolutions_written_out():
     outputs, weights = run_loop(
         train(1, DATA, partial(Cnn, channels=(2, 3), hidden=4), optax.sgd(0.1), steps=3, batch=4)

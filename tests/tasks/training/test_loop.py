@@ -86,6 +86,7 @@ def test_the_last_evaluation_counts_although_it_is_no_point_of_the_curves():
     assert out["validation_loss_curve"].shape == (1,)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("rules", "end", "steps"),
     [
@@ -217,6 +218,7 @@ def lanes():
         return program(**LANES), moved, [alone(**take_lane(number)) for number in range(4)]
 
 
+@pytest.mark.matrix
 def test_lanes_that_end_at_different_steps_have_what_they_have_alone(lanes):
     (outputs, ends), _, alone = lanes
     assert outputs["nonfinite_step"].tolist()[2] >= 0
@@ -235,6 +237,7 @@ def test_a_lane_has_the_same_bits_whatever_the_others_do(lanes):
     assert same(together, jax.tree.map(lambda array: array[::-1], moved))
 
 
+@pytest.mark.matrix
 def test_a_run_that_has_ended_is_returned_as_it_is(lanes):
     (_, ends), _, _ = lanes
 
@@ -244,6 +247,7 @@ def test_a_run_that_has_ended_is_returned_as_it_is(lanes):
     assert same(jax.jit(jax.vmap(advance))(**LANES, state=ends), ends)
 
 
+@pytest.mark.matrix
 def test_a_loop_that_is_cut_and_saved_has_the_same_bits():
     def prepare(state=None):
         loop = regress(3, jnp.float32(0.05), jnp.int32(11), every=2, horizon=11, best=True)
@@ -263,6 +267,7 @@ def test_a_loop_that_is_cut_and_saved_has_the_same_bits():
     assert same(advance(whole), lax.while_loop(loop.proceeds, advance, loop.state))
 
 
+@pytest.mark.matrix
 def test_minibatches_depend_on_the_seed_and_the_step_alone():
     def see(seed, lr, make):
         loop = regress(seed, lr, 3, make)

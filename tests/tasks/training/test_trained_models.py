@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from hydra import compose, initialize_config_dir
 from jax import lax
 from omegaconf import OmegaConf
 
@@ -23,7 +24,7 @@ from tasks.training.dropout import Dropout, NnxDropout, drop
 from tasks.training.loop import STEPS
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 KEY = jax.random.key(7)
 
 
@@ -77,7 +78,6 @@ class Joined(nnx.Module):
         return self.head(self.encoder(x))
 
 
-@pytest.mark.slow
 def test_a_hybrid_is_trained_as_by_the_gradients_and_the_optimizer_of_nnx():
     _outputs, end = run_loop(hybrid("dicts"))
     key = jax.random.key(3)
@@ -121,7 +121,6 @@ class Noisy(nn.Module):
         return nn.Dense(self.outputs)(nn.Dropout(0.3, deterministic=not train)(nn.relu(x)))
 
 
-@pytest.mark.slow
 def test_a_linen_model_keeps_statistics_counters_and_draws_dropout_by_step():
     _, end = run_loop(partial(Noisy), optax.sgd)  # adam would turn the rounding of a gradient of zero into a step
     params = Noisy(3).init(jax.random.key(3), DATA.train.x[:6], train=False)
@@ -148,7 +147,6 @@ def test_a_linen_model_keeps_statistics_counters_and_draws_dropout_by_step():
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_ported_model_trains_with_the_bits_of_the_linen_one():
     (linen, _), (ported, end) = run_loop(partial(Noisy)), run_loop(Ported(partial(Noisy)))
     assert same(linen, ported)
@@ -175,7 +173,6 @@ class Everything(nnx.Module):
         return self.blocks[1](self.drop(nnx.relu(self.norm(self.blocks[0](x))))) + self.shift
 
 
-@pytest.mark.slow
 def test_an_nnx_model_keeps_variables_of_every_type():
     outputs, end = run_loop(Everything, optax.sgd)
     model = Everything(16, 3, nnx.Rngs(3))
@@ -212,7 +209,6 @@ NORMS = (
 )
 
 
-@pytest.mark.slow
 def test_statistics_within_a_chain_are_the_same_by_each_way():
     outputs = {way: run_loop(Chain(NORMS, way))[0] for way in WAYS}
     assert same(outputs["dicts"], outputs["linen"])
@@ -255,8 +251,10 @@ def instantiate(config):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_model_that_ships_has_an_output_for_each_class(name):
-    config = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
-    x = jax.ShapeDtypeStruct((2, 64) if name != "transformer" else (2, 8, 8), jnp.float32)
+    with initialize_config_dir(str(ROOT / "conf" / "model"), version_base="1.3"):
+        config = OmegaConf.to_container(compose(name))
+    shapes = {"transformer": (2, 8, 8), "tokens": (2, 3)}
+    x = jax.ShapeDtypeStruct(shapes.get(name, (2, 64)), jnp.int32 if name == "tokens" else jnp.float32)
     model = build_model(instantiate(config), x, 10)
 
     def call(x):
@@ -382,7 +380,6 @@ def test_pooling_is_that_of_flax():
     assert (pool(images) == nn.max_pool(images, (2, 2), (2, 2))).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", [partial(Cnn, channels=(2, 3)), partial(Resnet, channels=(2, 4))])
 def test_models_of_images_can_be_ported(model):
     x = draw(0, 2, 64)
