@@ -10,8 +10,8 @@
 - accuracy: the mean of 20 seeds on the test part of the digits, at the point that the validation part chooses by other
   seeds: an MLP at least 0.97, a CNN at least 0.985.
 
-`stopping.py` beside it has what ends early and what is kept. Each side is measured in turn; of several rounds the median
-counts, and the range is printed beside it.
+`stopping.py` beside it has what ends early and what is kept. Each side is measured in turn; of several rounds the
+median counts, and the range is printed beside it.
 """
 
 import argparse
@@ -186,17 +186,24 @@ def measure_accuracy(place, quick):
     tried, fresh = ("range(0,2)", "range(100,102)") if quick else ("range(0,5)", "range(100,120)")
     for name, (common, axes) in CANDIDATES.items():
         sweep = [f"{axis}={values}" for axis, values in axes.items()]
-        losses = train(place, *common, *sweep, f"seed={tried}").groupby(list(axes))["validation_loss"].mean()
-        chosen = [f"{axis}={value}".replace(" ", "") for axis, value in zip(axes, losses.idxmin(), strict=True)]
-        made = train(place, *common, *chosen, f"seed={fresh}")["test_accuracy"].astype(float)
+        losses = (
+            train(place, f"{name}-tried", *common, *sweep, f"seed={tried}")
+            .groupby(list(axes))["validation_loss"]
+            .mean()
+        )
+        chosen = [
+            f"{axis}={value if isinstance(value, str) else f'{value:g}'}".replace(" ", "")
+            for axis, value in zip(axes, losses.idxmin(), strict=True)
+        ]
+        made = train(place, f"{name}-chosen", *common, *chosen, f"seed={fresh}")["test_accuracy"].astype(float)
         label = f"test accuracy of {name}, {' '.join(chosen)}, mean of {len(made)} seeds (standard deviation)"
         print(f"| {label} | {made.mean():.4f} ({made.std():.4f}) | ≥ {LEAST[name]} |", flush=True)
 
 
-def train(place, *values):
+def train(place, name, *values):
     """The table of a study of the digits."""
-    call(place, "-m", "runner", "-m", "task=train", *values, "study=accuracy", "overwrite=true")
-    return runner.read(place / "outputs" / "accuracy")
+    call(place, "-m", "runner", "-m", "task=train", *values, f"study={name}")
+    return runner.read(place / "outputs" / name)
 
 
 SECTIONS = {"speed": measure_speed, "bits": measure_bits, "memory": measure_memory, "accuracy": measure_accuracy}
