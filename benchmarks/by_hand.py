@@ -4,7 +4,8 @@
 
 One jitted training for each optimizer, of scans over the steps between evaluations. With a WIDTH of 1 it is called for
 each run; otherwise `jit(vmap)` of it is called for so many runs at a time. The results are those of the study,
-including its curves, in one CSV. Prints the seconds of the calls without imports and compilations.
+including its curves, in one CSV. Prints the seconds of the calls, and the CPU seconds, without imports and
+compilations.
 """
 
 import sys
@@ -83,19 +84,20 @@ def make_run(make_optimizer):
 
 
 def execute(run, parts, seeds, rates, width):
-    """The results of all runs, by calls for `width` of them, and the seconds without compilation."""
+    """The results of all runs, by calls for `width` of them, and the seconds and CPU seconds without compilation."""
     call = jax.jit(run) if width == 1 else jax.jit(jax.vmap(run, in_axes=(0, 0, None)))
     cuts = range(len(seeds)) if width == 1 else [slice(i, i + width) for i in range(0, len(seeds), width)]
     compiled = call.lower(seeds[cuts[0]], rates[cuts[0]], parts).compile()
-    started = time.perf_counter()
+    started = np.array([time.perf_counter(), time.process_time()])
     made = jax.device_get([compiled(seeds[cut], rates[cut], parts) for cut in cuts])
+    ended = time.perf_counter(), time.process_time()
     join = np.stack if width == 1 else np.concatenate
-    return {name: join([each[name] for each in made]) for name in made[0]}, time.perf_counter() - started
+    return {name: join([each[name] for each in made]) for name in made[0]}, np.array(ended) - started
 
 
 def main():
     width, seeds = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20
-    parts, tables, seconds = load_parts(), [], 0.0
+    parts, tables, seconds = load_parts(), [], np.zeros(2)
     rates, numbers = map(np.array, zip(*product(RATES, range(seeds)), strict=True))
     for name, make_optimizer in OPTIMIZERS.items():
         run = make_run(make_optimizer)
@@ -104,7 +106,7 @@ def main():
         tables.append(pd.DataFrame({"optimizer": name, "lr": rates, "seed": numbers, **columns}))
         seconds += taken
     pd.concat(tables).to_csv("by_hand.csv", index=False)
-    print(seconds)
+    print(*seconds)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/stopping.py [--quick]
 
-An MLP learns the digits by Adam, at learning rates from 0.0005 to 0.05, and each run ends after four evaluations without
-a better validation loss. One thread executes the runs; each way is compared with its share: the steps that the runs
-took, at the cost of a step where all runs take equally many in the runner's program.
+An MLP learns the digits by Adam, at learning rates from 0.0005 to 0.05, and each run ends after four evaluations
+without a better validation loss. One thread executes the runs; each way is compared with its share: the steps that the
+runs took, at the cost of a step where all runs take equally many in the runner's program.
 
 - refill: the runner's program, whose lanes take the next run;
 - waiting: `jit(vmap(while_loop))`, in which a block ends with its slowest lane;

@@ -171,14 +171,20 @@ def test_an_own_folder(runner, tmp_path):
     assert (tmp_path / "here/it/is/results.csv").exists()
 
 
+SHIPPED = sorted(path for kind in ("experiment", "task") for path in (ROOT / "conf" / kind).glob("*.yaml"))
+TRAINING = [path.stem for path in SHIPPED if "override /task: train\n" in path.read_text()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.usefixtures("standard_promotion")  # for Linen's norms and optax
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_yaml_composes_and_runs(runner, path):
     fewer = {
         "parity_matrix": ("layer=Dense", "dtype=float32", "mode=jit", "seed=0,1"),
         "parity_native": ("layer=LayerNorm", "dtype=bfloat16", "mode=jit", "seed=0"),
         "port_resnet": ("dry_run=true",),  # both are trained by test_models
         "port_transformer": ("dry_run=true",),
+        **dict.fromkeys(TRAINING, ("dry_run=true",)),  # they take a minute; see tests/tasks/training/test_studies.py
     }.get(path.stem, ())
     name = f"+experiment={path.stem}" if path.parent.name == "experiment" else f"task={path.stem}"
     called = runner(*(["-m"] if fewer else []), name, *fewer)

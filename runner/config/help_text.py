@@ -20,9 +20,10 @@ LONGEST = 40
 
 
 def register_resolvers() -> None:
-    """Registers `${seedbed.tasks:}`, `${seedbed.studies:}` and `${seedbed.settings:}` for `conf/config.yaml`."""
+    """Registers `${seedbed.tasks:}` and its like for `conf/config.yaml`."""
     OmegaConf.register_new_resolver("seedbed.tasks", list_tasks, replace=True)
     OmegaConf.register_new_resolver("seedbed.studies", list_studies, replace=True)
+    OmegaConf.register_new_resolver("seedbed.groups", list_groups, replace=True)
     OmegaConf.register_new_resolver("seedbed.settings", list_settings, replace=True)
 
 
@@ -34,6 +35,14 @@ def list_tasks() -> str:
 def list_studies() -> str:
     """A line for each ready-made study: what it sweeps."""
     return _align(_describe_options("experiment", _describe_sweep))
+
+
+def list_groups() -> str:
+    """A line or more for each config group that tasks choose from: its options."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = [name for name in loader.list_groups("") if name not in ("task", "experiment", "hydra")]
+    options = {name: loader.get_group_options(name, results_filter=ObjectType.CONFIG) for name in groups}
+    return _align({f"{name}=": " ".join(found) for name, found in options.items()})
 
 
 def list_settings() -> str:

@@ -19,7 +19,7 @@ def escape_character(character: str) -> str:
     return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
-def shorten_reason(reason: str) -> str:
+def shorten_reason(reason: str, longest: int = LONGEST_REASON) -> str:
     """A reason as the table has it: in one line, without control characters, and not longer than people read."""
-    text = escape_controls(reason[: LONGEST_REASON + 1])
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+    text = escape_controls(reason[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"

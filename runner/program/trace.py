@@ -18,7 +18,7 @@ from runner.plan.datasets import Dataset, build_dataset
 from runner.plan.inputs import Input, input_dtype
 from runner.plan.segments import Segment
 from runner.plan.templates import Template
-from runner.plan.texts import escape_controls
+from runner.plan.texts import escape_controls, shorten_reason
 from runner.program.cost import (
     LARGE_RUN_WORK,
     MOST_ELEMENTS,
@@ -39,6 +39,8 @@ from runner.program.structure import name_program
 EAGER_CAPACITY = 4
 """Runs in a block of a task that is not compiled, which may take seconds each."""
 
+LONGEST_REFUSAL = 900
+"""Characters of a message about a group that cannot be traced; its reason in the table is shorter."""
 MANY_VALUES = 12
 """Of more values, a message has only those that distinguish a group."""
 
@@ -116,7 +118,7 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
         traced = jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         reason = _describe_refusal(segment, error)
-        refusal = InvalidInputError(escape_controls(f"{_describe_segment(segment)}: {reason}"))
+        refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {reason}", LONGEST_REFUSAL))
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error

@@ -85,7 +85,8 @@ class Folder:
     def own_paths(self) -> tuple[Path, ...]:
         """The files and folders of a study, but for those of its lock."""
         files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
-        return (*files, *(self.path / name for name in (".hydra", "parts", "figures", "states", "checkpoints")))
+        folders = (".hydra", "parts", "figures", "states", "checkpoints")
+        return (*files, self.checksums, *(self.path / name for name in folders))
 
     @property
     def parts(self) -> "list[Folder]":

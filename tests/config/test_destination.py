@@ -5,6 +5,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from runner import read
+
 pytestmark = pytest.mark.slow
 
 
@@ -130,8 +132,25 @@ def test_overwrite_moves_what_a_study_has_written_and_nothing_else(toy, tmp_path
     assert called.status == 0, called.err
     assert (study / "notes.txt").read_text() == "keep"
     aside = {path.name for path in (tmp_path / "outputs/mine.old1").iterdir()}
-    files = {"results.csv", "study.json", "programs.csv", "environment.json", "report.html", "figures", ".hydra"}
+    files = {
+        "results.csv",
+        "results.crc",
+        "study.json",
+        "programs.csv",
+        "environment.json",
+        "report.html",
+        "figures",
+        ".hydra",
+    }
     assert aside == files
+
+
+def test_both_studies_can_be_read_after_overwrite(toy):
+    """The checksums go with their table."""
+    for slope in ("slope=1,2", "slope=3"):
+        called = toy("-m", "task=line", slope, "study=mine", "overwrite=true")
+        assert called.status == 0, called.err
+    assert [len(read(f"outputs/{name}")) for name in ("mine", "mine.old1")] == [1, 2]
 
 
 @pytest.mark.parametrize("arguments", [("hydra.run.dir=.",), ("-m", "seed=0,1", "hydra.sweep.dir=."), ("study=mine",)])

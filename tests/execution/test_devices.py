@@ -174,7 +174,7 @@ def test_failed_runs_are_verified_and_a_difference_is_told(toy, monkeypatch):
     monkeypatch.setattr(toys, "BROKEN", {1, 2})
     arguments = ("-m", "task=fragile", "seed=0,1,2", "verify=3")
     assert "verified 3 runs of 1 group alone, with one lane: identical" in toy(*arguments).out
-    mended = SimpleNamespace(outputs={"value": np.float32([1.0])})
+    mended = [SimpleNamespace(outputs={"value": np.float32([1.0])})]
     monkeypatch.setattr("runner.execution.verification.execute_alone", lambda *_: mended)
     told = toy(*arguments).out
     assert "3 values differ, by at most inf (relative inf; status)" in told
