@@ -49,9 +49,14 @@ class GroupStatistics:
             self.failed + (runs if result.outputs is None else 0),
             self.seconds + max(0.0, result.ended - max(result.started, self.ended)),
             max(result.ended, self.ended),
-            _note_facts(result.program) or self.program,
+            self._choose_facts(_note_facts(result.program)),
             self.reason or result.reason,
         )
+
+    def _choose_facts(self, newer: ProgramFacts | None) -> ProgramFacts | None:
+        """The facts of the first program, since others are copies of it, unless a smaller one has replaced it."""
+        is_copy = self.program and newer and newer.capacity == self.program.capacity
+        return self.program if is_copy else newer or self.program
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,13 @@ from conftest import ROOT
 
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 FAST = {"docs/tutorial.md", "docs/how-to/own-task.md"}
+HEAVY = {"docs/how-to/training.md", "docs/how-to/winners.md"}
+
+
+def mark(page):
+    return [] if page in FAST else [pytest.mark.matrix if page in HEAVY else pytest.mark.slow]
+
+
 ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
 """Commands that make an environment, or are a test or a step of their own."""
 EXAMPLES = ("runner.analysis.load", "runner.analysis.comparison", "tasks.porting.layers", "tasks.porting.variables")
@@ -69,7 +76,7 @@ def _own_modules(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_own_modules", "standard_promotion")
-@pytest.mark.parametrize("page", [pytest.param(p, marks=[] if p in FAST else [pytest.mark.slow]) for p in PAGES])
+@pytest.mark.parametrize("page", [pytest.param(p, marks=mark(p)) for p in PAGES])
 def test_every_block_of_a_page_is_executed(page, tmp_path, run):
     scope, output = {}, ""
     for name, kind, text in blocks(page):
