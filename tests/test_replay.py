@@ -152,7 +152,7 @@ def test_overwrite_moves_checkpoints_aside_with_their_study(study, replay, toy):
     assert (study.with_name("mine.old1") / "checkpoints" / "run-6").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_task_without_variables_is_compared_and_has_nothing_to_save(toy, replay):
     for task, axis in (("walk", "rate=1,2"), ("line", "slope=1,2"), ("divide", "slope=0,2")):
         folder = toy("-m", f"task={task}", axis, "seed=range(0,3)", f"study={task}").folder
@@ -183,7 +183,7 @@ def test_a_difference_is_told_and_is_not_called_identical(study, replay, monkeyp
     assert (report["verdict"], report["differing"]) == ("different", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_runs_that_failed_fail_again_and_are_not_saved(toy, replay):
     folder = toy("-m", "task=fragile", "slope=1", "seed=range(0,3)", "study=fragile").folder
     assert replay(str(folder), "--run", "0,2")[0] == 0
@@ -231,7 +231,7 @@ def test_runs_of_earlier_calls_are_found(study, toy, replay):
     assert "run 6 is not of the last sweep of the study" in err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_swept_groups_and_static_values_are_recalled(toy, replay, runner, tmp_path):
     shutil.copytree(ROOT / "tests" / "conf", tmp_path / "own")
     sweep = "-m", "task=keep,walk", "seed=range(0,2)", "steps=3,4", "study=two"
@@ -250,7 +250,7 @@ def test_swept_groups_and_static_values_are_recalled(toy, replay, runner, tmp_pa
     assert (status, err.count("\n")) == (2, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_lanes_blocks_and_shards_of_a_study_are_recalled(toy, replay):
     narrow = toy(*SWEEP[:-1], "lanes=2", "block=4", "study=narrow").folder
     assert replay(str(narrow), "--best", "5", "--metric", "gain", "--save")[0] == 0
@@ -317,7 +317,7 @@ def measure_accuracy(outputs, part):
     return np.float32((np.argmax(outputs, axis=-1) == part.y).astype(np.float32).mean())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_winner_of_a_sweep_is_a_linen_checkpoint_that_predicts(runner, replay):
     from tasks.porting import checkpoints

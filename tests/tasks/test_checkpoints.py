@@ -17,7 +17,7 @@ from tasks import porting
 from tasks.porting import checkpoints
 from tasks.porting.variables import same_bits
 
-pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (3, 4))

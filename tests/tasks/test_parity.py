@@ -16,7 +16,7 @@ from tasks import porting
 from tasks.parity import cases, parity
 from tasks.porting.differences import find_worst, measure_difference
 
-pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 
 
 def by_hand(seed):
@@ -58,7 +58,7 @@ def test_differences_are_those_taken_by_hand(seed):
 
 
 @pytest.mark.matrix
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_exact_ports_are_identical_and_nnxs_own_are_not(runner):
     sweep = ("-m", "task=parity", "dtype=bfloat16", "seed=0,1")
     exact = runner(*sweep, "layer=RMSNorm").frame

@@ -12,7 +12,7 @@ from flax import nnx
 from tasks import porting
 from tasks.porting.variables import same_bits
 
-pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), "float32")

@@ -105,7 +105,7 @@ def test_a_module_that_computes_something_else_is_not_written(source, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_model_is_verified_in_each_call(tmp_path, capsys):
     variables = Modal().init(jax.random.key(0), jnp.ones((1, 3)))
     checkpoints.write(tmp_path / "linen", jax.tree.map(lambda leaf: leaf + 0.5, variables))
@@ -118,7 +118,7 @@ def test_a_model_is_verified_in_each_call(tmp_path, capsys):
     assert main(["linen", "both", *pair, *call]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_module_is_tried_without_a_checkpoint(tmp_path, capsys):
     call = ("--call", "train=false", "--call", "train=true", "--rng", "noise", "--seeds", "1")
     assert main(["--try", f"{HERE}:Modal", "--input", "4,3", *call]) == 0
@@ -132,7 +132,7 @@ def test_a_module_is_tried_without_a_checkpoint(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_inputs_are_trees_integers_keys_and_named(capsys):
     tree = "{image: '8,3:uint8:256', tokens: '8:300'}"
     given = ("--input", tree, "--input", "key", "--input", "weights=8,4:bfloat16")
