@@ -1,10 +1,10 @@
 """A signature's task traced once: its shapes are checked, and its cost is known before anything is compiled."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -114,33 +114,64 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     def finish(loop: Loop, state: Any) -> Arrays:
         return _take_codes(name_outputs(task, loop.finish(state)))
 
+    traced = _trace(segment, named, scalars, inputs)
+    outputs, jaxpr = list_outputs(task, traced.out_info), traced.jaxpr.jaxpr
+    _check_axes(segment, jaxpr)
+    make_loop = call_task if loops and not is_eager else None
+    size = _choose_size(jaxpr, outputs, lanes, block, is_eager=is_eager, is_loop=make_loop is not None)
+    return TracedTask(
+        name_program(jaxpr, size.lanes, size.capacity),
+        call,
+        scalars,
+        inputs,
+        outputs,
+        size.lanes,
+        size.capacity,
+        is_eager,
+        size.bytes + 4 * len(scalars) * size.capacity,
+        count_work(jaxpr),
+        may_narrow=not lanes and not is_eager,
+        make_loop=make_loop,
+        finish=finish,
+        can_save=make_loop is not None and has_variables(loops[0]),
+    )
+
+
+def _trace(segment: Segment, named: Callable[[Arrays, Arrays], Returned], scalars: Arrays, inputs: Arrays) -> Any:
+    """The task traced on abstract values. Raises InvalidInputError for whatever it raises."""
     try:
-        traced = jax.jit(named).trace(scalars, inputs)
+        return jax.jit(named).trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         reason = _describe_refusal(segment, error)
         refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {reason}", LONGEST_REFUSAL))
         for line in list_own_frames(error)[-1:]:
             refusal.add_note(f"  {line}")  # not part of the message, which the table may get as a reason
         raise refusal from error
-    outputs, jaxpr = list_outputs(task, traced.out_info), traced.jaxpr.jaxpr
-    _check_axes(segment, jaxpr)
-    live_bytes, work = count_live_bytes(jaxpr), count_work(jaxpr)
+
+
+class _Size(NamedTuple):
+    """Lanes and capacity of a program, and the bytes that lanes and outputs of a block take by estimate."""
+
+    lanes: int
+    capacity: int
+    bytes: int
+
+
+def _choose_size(
+    jaxpr: Jaxpr, outputs: Sequence[Output], lanes: int | None, block: int | None, *, is_eager: bool, is_loop: bool
+) -> _Size:
+    live_bytes, memory = count_live_bytes(jaxpr), count_device_memory()
     run_bytes = sum(output.bytes for output in outputs)
-    memory, may_narrow = count_device_memory(), not lanes and not is_eager
     rule = partial(choose_lanes, live_bytes, loop_work=find_loop_work(jaxpr), calls_python=has_callback(jaxpr))
     lanes = 1 if is_eager else lanes or rule(memory=memory)
-    make_loop = call_task if loops and not is_eager else None
-    can_save = make_loop is not None and has_variables(loops[0])
-    if make_loop:
+    if is_eager:
+        most = EAGER_CAPACITY
+    elif is_loop:
         most = choose_loop_capacity(run_bytes, lanes)
     else:
-        most = EAGER_CAPACITY if is_eager else choose_capacity(run_bytes, work, is_accelerated=memory is not None)
-    capacity = block or most
-    capacity = math.ceil(capacity / lanes) * lanes
-    estimate = capacity * (4 * len(scalars) + run_bytes) + lanes * live_bytes
-    name = name_program(jaxpr, lanes, capacity)
-    size = (lanes, capacity, is_eager, estimate, work)
-    return TracedTask(name, call, scalars, inputs, outputs, *size, None, may_narrow, make_loop, finish, can_save)
+        most = choose_capacity(run_bytes, count_work(jaxpr), is_accelerated=memory is not None)
+    capacity = math.ceil((block or most) / lanes) * lanes
+    return _Size(lanes, capacity, capacity * run_bytes + lanes * live_bytes)
 
 
 def _describe_refusal(segment: Segment, error: Exception) -> str:
