@@ -77,4 +77,6 @@ def _import_sets() -> Any:
     try:
         return import_module("sklearn.datasets")
     except ModuleNotFoundError:
-        raise ValueError("these data are scikit-learn's, which is not installed: pip install 'seedbed[data]'") from None
+        raise ValueError(
+            "these data are scikit-learn's, which is not installed: pip install scikit-learn, or the extra 'data'"
+        ) from None

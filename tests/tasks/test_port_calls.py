@@ -8,25 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from linen_variables import KEY, variables_of
 
 from tasks import porting
 from tasks.porting.variables import same_bits
 
 pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 
-KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)), "float32")
-
-
-def variables_of(linen, *inputs, **given):
-    """Random variables, none of them zero or one; variances stay positive."""
-
-    @jax.jit
-    def make():
-        made = nn.meta.unbox(linen.init({"params": KEY, "dropout": KEY}, *inputs, **given))
-        return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape, leaf.dtype)), made)
-
-    return make()
 
 
 def round_products(a, b, numbers, precision=None, preferred_element_type=None):

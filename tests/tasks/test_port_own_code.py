@@ -8,6 +8,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.linen import partitioning
+from linen_variables import KEY, variables_of
 
 from tasks import porting
 from tasks.porting import checkpoints
@@ -15,19 +16,7 @@ from tasks.porting.variables import same_bits
 
 pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.matrix]
 
-KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 4)), "float32")
-
-
-def variables_of(linen, *inputs, **given):
-    """Random variables, none of them zero or one; variances stay positive."""
-
-    @jax.jit
-    def make():
-        made = nn.meta.unbox(linen.init({"params": KEY, "dropout": KEY}, *inputs, **given))
-        return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.abs(jax.random.normal(KEY, leaf.shape, leaf.dtype)), made)
-
-    return make()
 
 
 def gradients_of(linen, variables, *inputs, **given):
