@@ -303,7 +303,7 @@ def test_faces_are_not_downloaded(monkeypatch, tmp_path):
 
 def test_scikit_learn_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ValueError, match=r"pip install 'seedbed\[data\]'"):
+    with pytest.raises(ValueError, match="not installed: pip install scikit-learn, or the extra 'data'"):
         data.load_iris()
 
 
