@@ -18,6 +18,7 @@ from tasks.training.models import Model, cast_model
 from tasks.training.optimizers import compose
 
 DTYPES = ("float32", "bfloat16", "float16")
+NEEDS_HORIZON = "needs horizon, the most steps of any run, which fixes the length of the curves"
 
 
 def train(
@@ -68,7 +69,7 @@ def train(
     """
     data = Splits(*jax.tree.map(jnp.asarray, tuple(data)))
     first, rest = find_loss(loss), tuple(map(find_metric, metrics))
-    _check_sizes(data, steps, batch, evaluation_batch)
+    _check_sizes(data, batch, evaluation_batch)
     rules = Rules(steps, every, _find_horizon(steps, every, horizon), patience, bound, target, best)
     _check_rules(rules, data)
     built = _build(model, data, (first, *rest), batch, dtype)
@@ -83,26 +84,23 @@ def check(values: Mapping[str, Any]) -> None:
 
     `values` has static values, and arrays `(values,)` of the traced ones.
     """
-    least, most = int(np.min(values["steps"])), int(np.max(values["steps"]))
     every, horizon = values.get("every"), values.get("horizon")
-    if least < 1:
-        raise ValueError(f"steps must be at least 1, got {least}")
-    if every is None:
-        return
-    if horizon is None:
-        raise ValueError(
-            f"every={every} needs horizon, the most steps of any run, which fixes the length of the curves: "
-            f"horizon={most}"
-        )
-    if most > horizon:
-        raise ValueError(f"steps must be at most horizon, {horizon}, got {most}")
-    if not 1 <= every <= least:
+    least, most = int(np.min(values["steps"])), int(np.max(values["steps"]))
+    _check_steps(least, most, horizon if every else None)
+    if every is not None and horizon is None:
+        raise ValueError(f"every={every} {NEEDS_HORIZON}: horizon={most}")
+    if every is not None and not 1 <= every <= least:
         raise ValueError(f"every must be from 1 to steps, {least}, got {every}")
 
 
-def _check_sizes(data: Splits, steps: Any, batch: int, evaluation_batch: int) -> None:
-    if not isinstance(steps, jax.core.Tracer) and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+def _check_steps(least: int, most: int, horizon: int | None) -> None:
+    if least < 1:
+        raise ValueError(f"steps must be at least 1, got {least}")
+    if horizon is not None and most > horizon:
+        raise ValueError(f"steps must be at most horizon, {horizon}, got {most}")
+
+
+def _check_sizes(data: Splits, batch: int, evaluation_batch: int) -> None:
     examples = data.train.x.shape[0]
     if not 1 <= batch <= examples:
         raise ValueError(f"batch must be from 1 to the examples of the training part, {examples}, got {batch}")
@@ -111,19 +109,17 @@ def _check_sizes(data: Splits, steps: Any, batch: int, evaluation_batch: int) ->
 
 
 def _find_horizon(steps: Any, every: int | None, horizon: int | None) -> int:
-    """The most steps of any run, which are those of a run alone where nothing else is said."""
+    """The most steps of any run, which are those of a run alone where nothing else is said; 0 without curves."""
+    is_known = not isinstance(steps, jax.core.Tracer)
+    if is_known:
+        _check_steps(steps, steps, horizon if every else None)
     if every is None:
         return 0
-    if horizon is None:
-        if isinstance(steps, jax.core.Tracer):
-            raise ValueError(
-                "every needs horizon, the most steps of any run, because it fixes the length of the curves"
-            )
-        horizon = int(steps)
+    if horizon is None and not is_known:
+        raise ValueError(f"every {NEEDS_HORIZON}")
+    horizon = int(steps) if horizon is None else horizon
     if not 1 <= every <= horizon:
         raise ValueError(f"every must be from 1 to horizon, {horizon}, got {every}")
-    if not isinstance(steps, jax.core.Tracer) and steps > horizon:
-        raise ValueError(f"steps must be at most horizon, {horizon}, got {steps}")
     return horizon
 
 

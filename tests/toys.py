@@ -272,3 +272,9 @@ def fit(seed: int, data: Sample, rule: Rule, count: int, limit: int | None = Non
     value = (rule.factor**rule.power + start) * (data.x.sum() + data.y[0].astype(jnp.float32))
     outputs = {"value": value, "counted": jnp.asarray(count, jnp.int32), "length": jnp.asarray(length, jnp.int32)}
     return outputs if limit is None else outputs | {"limited": jnp.asarray(limit, jnp.int32)}
+
+
+def check_fit(values: dict[str, Any]) -> None:
+    """Sees the values of all runs: static ones, and traced numbers as arrays."""
+    if values["count"].min() < 0:
+        raise ValueError(f"count must not be negative, got {values['count'].min()}")

@@ -82,6 +82,10 @@ def test_datasets_of_the_same_shapes_share_a_program(toy):
         (["task.traced=[rule,nothing]"], "task 'fit': traced must name parameters, got 'nothing'"),
         (["task.traced=[seed]"], "task 'fit': traced must name parameters, got 'seed'"),
         (["+other=1"], "task 'fit' has no parameter 'other'"),
+        (["count=-2"], "task 'fit': count must not be negative, got -2"),
+        (["-m", "count=3,-1"], "task 'fit': count must not be negative, got -1"),
+        (["-m", "spare=1,2"], "task 'fit': spare has no effect, because nothing refers to it"),
+        (["task.check=toys.nothing"], "cannot import 'toys.nothing'"),
     ],
 )
 def test_refusals(toy, arguments, told):
