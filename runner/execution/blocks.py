@@ -28,6 +28,7 @@ from runner.plan.segments import Plan
 from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
+from runner.storage.fingerprint import identify_code
 from runner.storage.folder import Folder
 from runner.storage.writer import Rows, format_rows, open_table
 
@@ -132,14 +133,19 @@ def _make_keeper(
     compiled: Program,
     scalars: Outputs,
 ) -> program.Keeper:
-    """Keeps the state of a block, which is known by its runs, by their values, and by the program."""
+    identity = identify_block(plan, block, compiled, scalars)
+    return program.StateKeeper(_locate_state(folder, block), identity, stop, on_segment)
+
+
+def identify_block(plan: Plan, block: Block, compiled: Program, scalars: Outputs) -> str:
+    """By what the state of a block is known: its runs and their values, the program, and the code."""
     traced, segment, digest = compiled.traced, plan.segments[block.segment], hashlib.sha256()
     for name in sorted(scalars):
         digest.update(scalars[name].tobytes())
     inputs = [f"{name}={value!r}" for name, value in sorted(segment.inputs.items())]
     runs = [int(block.numbers[0]), int(block.numbers[-1]), len(block), digest.hexdigest()]
-    identity = json.dumps([traced.name, traced.lanes, traced.capacity, segment.signature, *inputs, *runs])
-    return program.StateKeeper(_locate_state(folder, block), identity, stop, on_segment)
+    made_by = [identify_code(segment.task), traced.name, traced.lanes, traced.capacity, segment.signature]
+    return json.dumps([*made_by, *inputs, *runs])
 
 
 def _forget_state(folder: Folder, block: Block) -> None:

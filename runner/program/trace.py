@@ -89,39 +89,17 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
     Raises InvalidInputError with the values if the task refuses them, returns something other than arrays, or has an
     array with an axis that is too long for XLA.
     """
-    task, function = segment.task, load_function(segment.task)
+    task, functions = segment.task, _Functions(segment)
     scalars = {name: jax.ShapeDtypeStruct((), segment.scalar_dtype(name)) for name in segment.traced}
     inputs = {name: _describe_shapes(value) for name, value in segment.inputs.items()}
-    static = {name: value.value if isinstance(value, Built) else value for name, value in segment.static.items()}
-    is_eager = any(segment.static.get(name) == value for name, value in task.eager)
-
-    loops: list[Loop] = []
-
-    def call_task(scalars: Arrays, inputs: Arrays) -> Any:
-        return function(**_fill_static(task, static, scalars), **inputs)
-
-    def named(scalars: Arrays, inputs: Arrays) -> Returned:
-        returned = call_task(scalars, inputs)
-        if is_loop(returned):
-            loops.append(returned)
-        return name_outputs(task, run_loop(returned) if is_loop(returned) else returned)
-
-    run = named if is_eager else jax.jit(named)
-
-    def call(scalars: Arrays, inputs: Arrays) -> Arrays:
-        return _take_codes(run(scalars, inputs))
-
-    def finish(loop: Loop, state: Any) -> Arrays:
-        return _take_codes(name_outputs(task, loop.finish(state)))
-
-    traced = _trace(segment, named, scalars, inputs)
+    traced = _trace(segment, functions.jitted, scalars, inputs)
     outputs, jaxpr = list_outputs(task, traced.out_info), traced.jaxpr.jaxpr
     _check_axes(segment, jaxpr)
-    make_loop = call_task if loops and not is_eager else None
-    size = _choose_size(jaxpr, outputs, lanes, block, is_eager=is_eager, is_loop=make_loop is not None)
+    loop, is_eager = functions.loop, functions.is_eager
+    size = _choose_size(jaxpr, outputs, lanes, block, is_eager=is_eager, is_loop=loop is not None and not is_eager)
     return TracedTask(
         name_program(jaxpr, size.lanes, size.capacity),
-        call,
+        functions.call,
         scalars,
         inputs,
         outputs,
@@ -131,16 +109,45 @@ def trace_segment(segment: Segment, *, lanes: int | None = None, block: int | No
         size.bytes + 4 * len(scalars) * size.capacity,
         count_work(jaxpr),
         may_narrow=not lanes and not is_eager,
-        make_loop=make_loop,
-        finish=finish,
-        can_save=make_loop is not None and has_variables(loops[0]),
+        make_loop=functions.call_task if loop and not is_eager else None,
+        finish=functions.finish,
+        can_save=loop is not None and not is_eager and has_variables(loop),
     )
 
 
-def _trace(segment: Segment, named: Callable[[Arrays, Arrays], Returned], scalars: Arrays, inputs: Arrays) -> Any:
+class _Functions:
+    """The task of a segment as functions of scalars and inputs; `loop` is what it returned last, if that is a loop."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.task, self._function = segment.task, load_function(segment.task)
+        self._static = {n: value.value if isinstance(value, Built) else value for n, value in segment.static.items()}
+        self.is_eager = any(segment.static.get(name) == value for name, value in self.task.eager)
+        self.jitted = jax.jit(self.name_returned)
+        self.loop: Loop | None = None
+
+    def call_task(self, scalars: Arrays, inputs: Arrays) -> Any:
+        """What the task returns."""
+        return self._function(**_fill_static(self.task, self._static, scalars), **inputs)
+
+    def name_returned(self, scalars: Arrays, inputs: Arrays) -> Returned:
+        """The outputs by name; a loop is run, in the lane of the run alone."""
+        returned = self.call_task(scalars, inputs)
+        self.loop = returned if is_loop(returned) else None
+        return name_outputs(self.task, run_loop(returned) if is_loop(returned) else returned)
+
+    def call(self, scalars: Arrays, inputs: Arrays) -> Arrays:
+        """The outputs by name, categories as their codes; traced once, also for several programs."""
+        return _take_codes((self.name_returned if self.is_eager else self.jitted)(scalars, inputs))
+
+    def finish(self, loop: Loop, state: Any) -> Arrays:
+        """The outputs of the last state of a loop, as those of `call`."""
+        return _take_codes(name_outputs(self.task, loop.finish(state)))
+
+
+def _trace(segment: Segment, jitted: Any, scalars: Arrays, inputs: Arrays) -> Any:
     """The task traced on abstract values. Raises InvalidInputError for whatever it raises."""
     try:
-        return jax.jit(named).trace(scalars, inputs)
+        return jitted.trace(scalars, inputs)
     except Exception as error:  # whatever the task raises is a refusal of these values
         reason = _describe_refusal(segment, error)
         refusal = InvalidInputError(shorten_reason(f"{_describe_segment(segment)}: {reason}", LONGEST_REFUSAL))

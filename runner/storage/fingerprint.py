@@ -173,6 +173,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def identify_code(task: Task) -> str:
+    """The versions of libraries and the digest of the code on which the numbers of a task depend, as one text."""
+    return " ".join([*(f"{name}={metadata.version(name)}" for name in LIBRARIES), _digest_code(task)])
+
+
 def _digest_code(task: Task) -> str:
     """A digest of the source of the task's module, and of the modules beside it or of its package that it uses."""
     definition = find_definition(task.target)

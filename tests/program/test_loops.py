@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from conftest import ROOT
 
 from runner import program
 from runner.contract.task import load_task
-from runner.plan.segments import Segment
+from runner.execution import blocks
+from runner.plan.pending import Block
+from runner.plan.segments import Plan, Segment
 from runner.program import executable, states
 
 SEEDS = np.arange(37, dtype=np.uint32)
@@ -62,6 +65,14 @@ def test_lanes_that_end_take_the_next_run():
     assert TAKEN.sum() / lanes <= len(advances) + 1 <= TAKEN.sum() / lanes + 2 * TAKEN.max()
 
 
+OWN_WALK = """
+
+def walk(seed: int) -> toys.Walk:
+    start = 0, FACTORS.sum()
+    return toys.Walk(start, lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * FACTORS[0]), lambda s: {"end": s[1]})
+"""
+
+
 class Stop:
     """Asks to stop once, after so many segments."""
 
@@ -109,6 +120,20 @@ def test_a_program_that_returns_variables_is_another_one_with_the_same_outputs(l
     assert [each["steps"] for each in variables] == TAKEN[:6].tolist()
     assert [each["wide"].shape for each in variables] == [(2, 3)] * 6
     assert program.return_variables(trace(lanes), 6) is None
+
+
+def test_the_state_of_other_code_is_not_restored(tmp_path, lab):
+    """A study may go on with other code if its user accepts that; its states may not."""
+    identities = []
+    for constant in ("[0.5, 0.25]", "[0.5, 0.75]"):  # the structure of the program is the same
+        lab({"own_walk.py": f"import toys\nimport numpy as np\n\nFACTORS = np.float32({constant})\n{OWN_WALK}"})
+        load_task.cache_clear()
+        task = load_task("own", "own_walk.walk", ())
+        segment = Segment(task, {}, {"seed": 0}, {})
+        plan, block = Plan((segment,)), Block(0, np.arange(1), np.arange(1))
+        compiled = SimpleNamespace(traced=SimpleNamespace(name="a", lanes=1, capacity=1))
+        identities.append(blocks.identify_block(plan, block, compiled, {"seed": SEEDS[:1]}))
+    assert len(set(identities)) == 2
 
 
 def test_states_are_kept_when_they_are_due(tmp_path, monkeypatch):
