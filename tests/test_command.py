@@ -175,9 +175,15 @@ SHIPPED = sorted(path for kind in ("experiment", "task") for path in (ROOT / "co
 TRAINING = [path.stem for path in SHIPPED if "override /task: train\n" in path.read_text()]
 
 
-@pytest.mark.slow
+HEAVY = {"every_task", "parity_native", "port_across_shapes", "port_resnet", "port_transformer", *TRAINING}
+
+
+def mark(path):
+    return pytest.mark.matrix if path.stem in HEAVY else pytest.mark.slow
+
+
 @pytest.mark.usefixtures("standard_promotion")  # for Linen's norms and optax
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=mark(path), id=path.stem) for path in SHIPPED])
 def test_every_yaml_composes_and_runs(runner, path):
     fewer = {
         "parity_matrix": ("layer=Dense", "dtype=float32", "mode=jit", "seed=0,1"),

@@ -56,6 +56,7 @@ def run_on(cores, place, *arguments):
     return (place / "outputs/mine/results.csv").read_bytes(), record["fingerprint"]["cores_per_run"]
 
 
+@pytest.mark.matrix
 @SLOW
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind processes to cores")
 def test_the_bits_do_not_depend_on_the_cores_of_the_machine(tmp_path):

@@ -73,6 +73,7 @@ def test_failed_runs_are_executed_once_more_and_their_last_row_counts(toy):
     assert toy(*SWEEP).out.splitlines()[:-2] == toy(*SWEEP[:-1], "study=whole").out.splitlines()[:-2]
 
 
+@pytest.mark.matrix
 def test_a_study_that_has_repeated_runs_is_extended_and_resumed(toy):
     toys.BROKEN.update({1})
     folder = toy(*SWEEP).folder

@@ -65,6 +65,7 @@ def test_any_number_of_shards_gives_the_bytes_of_one(toy, count):
     assert len(json.loads((cut.folder / "environment.json").read_text())["shards"]) == count
 
 
+@pytest.mark.matrix
 def test_an_extension_in_shards_is_that_of_one_process(toy):
     whole = toy(*SWEEP, "study=whole")
     assert toy(*MORE, "study=whole").status == 0
@@ -73,6 +74,7 @@ def test_an_extension_in_shards_is_that_of_one_process(toy):
     assert cut.csv == whole.csv
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("then", [(), ("hydra.sweeper.shards=3",)])
 def test_a_lost_shard_costs_only_itself(toy, lose, then):
     whole = toy(*SWEEP, "study=whole")
@@ -147,6 +149,7 @@ def test_a_merge_that_is_cut_anywhere_ends_with_the_same_bytes(toy, lose, seed):
     assert lost.csv == whole
 
 
+@pytest.mark.matrix
 def test_a_shard_on_another_device_does_not_mix_its_bits(toy, monkeypatch):
     seen = []
 
@@ -287,6 +290,7 @@ def test_a_launcher_gives_the_same_bytes(tmp_path, whole, launcher):
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
 
 
+@pytest.mark.matrix
 def test_ctrl_c_ends_the_shards_and_another_launcher_goes_on(tmp_path, whole):
     process = start_command(tmp_path, *LONG, "hydra/launcher=joblib")
     wait_for_parts(tmp_path, process, 100_000)

@@ -65,6 +65,7 @@ def test_a_second_signal_ends_the_call_within_a_second(tmp_path, last, number):
     check_resumption(tmp_path)
 
 
+@pytest.mark.matrix
 def test_a_second_signal_ends_shards_within_seconds(tmp_path):
     process = start_command(tmp_path, *sweep(ENDLESS, "hydra.sweeper.shards=2", "hydra/launcher=joblib"))
     wait_for_rows(tmp_path, process, 4000)

@@ -46,7 +46,7 @@ def test_a_single_run_that_is_there_is_shown_as_before(toy):
     assert toy("task=divide", "seed=7", "slope=2", "study=sweep").out.splitlines()[:3] == alone[:3]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
     whole = toy(*SWEEP)
     content, table = whole.csv, whole.folder / "results.csv"

@@ -126,6 +126,7 @@ def list_layer_runs():
         yield pytest.param(name, "float32", "eager", marks=[] if name in KINDS[:2] else [pytest.mark.matrix])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("name", "dtype", "mode"), list(list_layer_runs()))
 def test_a_ported_layer_has_the_bits_of_linens(name, dtype, mode):
     dtype, run = {"float32": None, "bfloat16": jnp.bfloat16}[dtype], jax.jit if mode == "jit" else lambda f: f
