@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,12 @@ def constant(size: int) -> jax.Array:
 
 def words(seed: int, mode: str = "sum", sizes: tuple[int, ...] = (1,)) -> jax.Array:
     return jnp.float32(len(mode) + sum(sizes)) + seed.astype(jnp.float32)
+
+
+def weigh(seed: int, place: str) -> jax.Array:
+    """The bytes of a file, or of the files in a folder."""
+    files = [path for path in (Path(place), *Path(place).rglob("*")) if path.is_file()]
+    return jnp.float32(sum(path.stat().st_size for path in files)) + 0 * seed.astype(jnp.float32)
 
 
 def loops(seed: int, start: float) -> jax.Array:

@@ -78,7 +78,8 @@ class Task:
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
     not compiled: JAX executes its operations one by one. The numbers of the parameters in `traced` are traced.
     `check` is the dotted path of a function that is called with the values of runs before anything is compiled.
-    `shared` are keys beside the parameters, whose values those of parameters may refer to.
+    `shared` are keys beside the parameters, whose values those of parameters may refer to. The values of the static
+    parameters in `files` are paths, whose content belongs to a study as the values do.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Task:
     traced: tuple[str, ...] = ()
     check: str | None = None
     shared: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,12 +138,13 @@ def load_task(
     traced: tuple[str, ...] = (),
     check: str | None = None,
     shared: tuple[str, ...] = (),
+    files: tuple[str, ...] = (),
 ) -> Task:
     """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
     Raises InvalidInputError for a path that is not allowed, for a function that cannot be imported or called with
-    keyword arguments, and for `outputs`, `metrics`, `eager` or `traced` that break a rule or name no output or
-    parameter of theirs.
+    keyword arguments, and for `outputs`, `metrics`, `eager`, `traced` or `files` that break a rule or name no output
+    or parameter of theirs.
     """
     owner = f"task {name!r}"
     _check_outputs(owner, outputs)
@@ -159,11 +162,12 @@ def load_task(
     _check_traced(owner, traced, [each.name for each in declared])
     parameters = tuple(_make_parameter(each, each.name in traced) for each in declared)
     static = [parameter.name for parameter in parameters if parameter.kind is Kind.STATIC]
-    for key, _ in eager:
-        if key not in static:
-            has = ", ".join(static) or "none"
-            raise InvalidInputError(f"{owner}: eager must name static parameters, got {key!r}; they are: {has}")
-    return Task(name, target, parameters, outputs, metrics, eager, traced, check, shared)
+    for label, names in (("eager", [key for key, _ in eager]), ("files", files)):
+        for key in names:
+            if key not in static:
+                has = ", ".join(static) or "none"
+                raise InvalidInputError(f"{owner}: {label} must name static parameters, got {key!r}; they are: {has}")
+    return Task(name, target, parameters, outputs, metrics, eager, traced, check, shared, files)
 
 
 def load_function(task: Task) -> Callable[..., Any]:

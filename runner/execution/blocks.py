@@ -28,7 +28,7 @@ from runner.plan.segments import Plan
 from runner.plan.texts import shorten_reason
 from runner.program import Program
 from runner.storage.columns import Columns
-from runner.storage.fingerprint import identify_code
+from runner.storage.fingerprint import identify_code, list_contents
 from runner.storage.folder import Folder
 from runner.storage.writer import Rows, format_rows, open_table
 
@@ -145,7 +145,7 @@ def identify_block(plan: Plan, block: Block, compiled: Program, scalars: Outputs
     inputs = [f"{name}={value!r}" for name, value in sorted(segment.inputs.items())]
     runs = [int(block.numbers[0]), int(block.numbers[-1]), len(block), digest.hexdigest()]
     made_by = [identify_code(segment.task), traced.name, traced.lanes, traced.capacity, segment.signature]
-    return json.dumps([*made_by, *inputs, *runs])
+    return json.dumps([*made_by, *list_contents(segment).items(), *inputs, *runs])
 
 
 def _forget_state(folder: Folder, block: Block) -> None:

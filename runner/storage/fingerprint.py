@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,31 @@ def _list_values(segment: Segment, parameters: Mapping[str, str]) -> dict[str, A
             values[name] = static.text
         if isinstance(static, Template):
             values[name] = leave_out(static.text, name, parameters)
+    values |= list_contents(segment)
     return json.loads(json.dumps({name: value for name, value in values.items() if name not in parameters}))
+
+
+def list_contents(segment: Segment) -> dict[str, str]:
+    """The digests of what the task's parameters for files name, by parameter and path, where there is a file."""
+    paths = {name: Path(value) for name in segment.task.files if isinstance(value := segment.static[name], str)}
+    return {f"content of {name}={path}": _digest_path(path) for name, path in paths.items() if path.exists()}
+
+
+def _digest_path(path: Path) -> str:
+    """The digest of a file, or of the names and contents of all files in a folder."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return _digest_files(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _digest_files(path: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    found = hashlib.sha256()
+    for file, size, _ in stamps:
+        found.update(f"{file.relative_to(path).as_posix()} {size}\n".encode())
+        with file.open("rb") as content:
+            while part := content.read(2**20):
+                found.update(part)
+    return found.hexdigest()[:16]
 
 
 def _digest(content: bytes) -> str:

@@ -318,3 +318,26 @@ def test_a_row_with_a_huge_array_is_resumed(toy):
     assert len(table.read_bytes().splitlines()[-1]) > 131_072
     assert toy(*sweep).status == 0
     assert table.read_bytes() == whole
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_another_content_of_a_file_that_a_task_reads_is_refused(toy, tmp_path, is_folder):
+    place = tmp_path / "weights"
+    file = place / "part" / "one.bin" if is_folder else place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"123")
+    sweep = "-m", "task=weigh", f"place={place}", "study=weighed"
+    folder = toy(*sweep, "seed=0,1").folder
+    file.write_bytes(b"321")
+    refused = toy(*sweep, "seed=0,1,2")
+    assert refused.status == 2
+    assert f"content of place={place} was" in refused.err
+    file.write_bytes(b"123")
+    assert toy(*sweep, "seed=0,1,2").status == 0
+    assert runner.read(folder)["bytes"].tolist() == [3, 3, 3]
+
+
+def test_files_are_static_parameters(toy):
+    refused = toy("task=weigh", "task.files=[seed]", "place=here")
+    assert refused.status == 2
+    assert "files must name static parameters, got 'seed'; they are: place" in refused.err
