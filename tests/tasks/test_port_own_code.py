@@ -182,6 +182,40 @@ def test_weight_and_spectral_norms_within_models_are_exact(linen):
     assert same_bits(ported.module.variables()["batch_stats"], changed["batch_stats"])
 
 
+class Step(nn.Module):
+    """A layer of a stack: wrappers around layers that are stored beside them."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.WeightNorm(nn.Dense(4), variable_filter={"kernel", "bias"})(x)
+        return nn.SpectralNorm(nn.Dense(4))(x, update_stats=train), None
+
+
+class Stacked(nn.Module):
+    transform: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if self.transform == "remat":
+            return nn.remat(Step, static_argnums=(2,))()(x, train)[0]
+        axes = {"variable_axes": {"params": 0, "batch_stats": 0}, "split_rngs": {"params": True}}
+        return nn.scan(Step, in_axes=nn.broadcast, length=3, **axes)()(x, train)[0]
+
+
+@pytest.mark.parametrize("transform", ["scan", "remat"])
+def test_weight_and_spectral_norms_within_transforms_are_exact(transform):
+    linen = Stacked(transform)
+    variables = variables_of(linen, X)
+    ported = porting.port_model(linen, variables, X, train=True)
+    assert {str(entry.kind) for entry in ported.report} == {"native", "exact"}
+    assert same_bits(ported.module.variables(), variables)
+    assert same_bits(own_gradients_of(ported.module, X), gradients_of(linen, variables, X))
+    out, changed = jax.jit(lambda v, x: linen.apply(v, x, True, mutable=["batch_stats"]))(variables, X)
+    assert same_bits(nnx.jit(lambda module, x: module(x, True))(ported.module, X), out)
+    assert same_bits(ported.module.variables()["batch_stats"], changed["batch_stats"])
+    assert not same_bits(changed["batch_stats"], variables["batch_stats"])
+
+
 @pytest.mark.parametrize("axes", [(1, 2), (-2, -1), 1])
 def test_norms_over_other_axes_are_ported(axes):
     layer = nn.LayerNorm(reduction_axes=axes, feature_axes=axes)
