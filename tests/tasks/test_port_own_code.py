@@ -1,5 +1,7 @@
 """Modules with parameters of their own, and what else of a Linen model becomes NNX: wrappers, streams, sharding."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,40 @@ class Statistics(nn.Module):
         if train and not self.is_initializing():
             mean.value = 0.9 * mean.value + 0.1 * x.mean((0, 1))
         return (x - mean.value) * self.param("scale", nn.initializers.ones, x.shape[-1:])
+
+
+class Table(nn.Module):
+    """An embedding with a field that only `setup` sets, as in T5X."""
+
+    size: int
+    table: jax.Array = dataclasses.field(init=False)
+
+    def setup(self):
+        self.table = self.param("table", nn.initializers.normal(1.0), (self.size, 4))
+
+    def __call__(self, tokens):
+        return self.table[tokens]
+
+    def attend(self, x):
+        return x @ self.table.T
+
+
+class Tied(nn.Module):
+    def setup(self):
+        self.shared = Table(7)
+        self.inner = nn.Dense(4)
+
+    def __call__(self, tokens):
+        return self.shared.attend(self.inner(self.shared(tokens)))
+
+
+def test_a_field_that_setup_sets_is_no_setting():
+    linen, tokens = Tied(), jnp.asarray([[1, 2], [3, 6]])
+    variables = variables_of(linen, tokens)
+    ported = porting.port_model(linen, variables, tokens)
+    assert {entry.path: str(entry.kind) for entry in ported.report} == {"inner": "native", "shared": "own"}
+    assert same_bits(jax.jit(ported.module)(tokens), jax.jit(linen.apply)(variables, tokens))
+    assert same_bits(ported.module.shared(tokens), variables["params"]["shared"]["table"][tokens])
 
 
 class Block(nn.Module):
