@@ -164,8 +164,6 @@ class _Redirection:
         if known is None or not has_same_settings(linen, known.module):
             return call(*args, **kwargs)
         layer = _get_layer(self.model, linen.path)
-        if type(linen) in WRAPPERS and self._is_transformed(linen):
-            return call(*args, **kwargs)
         if self._is_transformed(linen):
             return _call_on_variables(layer, context, call, args, kwargs)
         out = call_layer(layer, context, call, args, kwargs)
@@ -256,13 +254,20 @@ def _call_on_variables(layer: Any, context: nn.module.InterceptorContext, call: 
         if linen.is_mutable_collection(collection):
             linen.scope._mutable_collection(collection)
     inner = nnx.merge(graph, jax.tree.map(make_abstract_leaf, state))  # no values: Linen may keep what is traced here
-    wanted, given = list_slots(inner), flatten_variables(linen.variables)
-    assign(wanted, {first: given[path] for first, path in match_paths(wanted, given, None).items()})
+    _assign_found(inner, linen.variables)
+    if type(linen) in WRAPPERS and inner.elsewhere:
+        _assign_found(inner.layer_instance, linen.layer_instance.variables)
     out = call_layer(inner, context, call, args, kwargs)
     for (collection, *names), leaf in flatten_variables(dump(inner)).items():
         if collection != "params" and linen.is_mutable_collection(collection):
             linen.put_variable(collection, "/".join(names), leaf)
     return out
+
+
+def _assign_found(module: nnx.Module, variables: Mapping[str, Any]) -> None:
+    """Assigns variables to an abstract module, whatever their shape; what they do not have stays abstract."""
+    wanted, given = list_slots(module), flatten_variables(variables)
+    assign(wanted, {first: given[path] for first, path in match_paths(wanted, given, None).items()})
 
 
 def _select_variables(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -318,7 +323,7 @@ def _port_layers(traced: Trace, variables: Mapping[str, Any], exact: bool) -> di
         if any(isinstance(made.get(path[:end]), Ported) for end in range(len(path))):
             continue  # a layer of a layer: attention has layers of its own
         try:
-            made[path] = _port_seen(path, seen, variables, made, exact)
+            made[path] = _port_seen(path, traced.layers, variables, made, exact)
         except (NotImplementedError, LookupError) as error:
             made[path] = Entry("/".join(path), type(seen.layer).__name__, PortKind.LINEN, str(error))
         except VariableMismatchError as error:
@@ -334,19 +339,29 @@ def _is_around_another(path: Path, seen: Seen) -> bool:
     return seen.inner is not None and seen.inner[: len(path)] != path
 
 
-def _port_seen(path: Path, seen: Seen, variables: Mapping[str, Any], made: Mapping[Path, Any], exact: bool) -> Ported:
+def _port_seen(
+    path: Path, layers: Mapping[Path, Seen], variables: Mapping[str, Any], made: Mapping[Path, Any], exact: bool
+) -> Ported:
+    seen = layers[path]
     if seen.refusal:
         raise NotImplementedError(seen.refusal)
-    own = _select_variables(variables, path)
-    if not _is_around_another(path, seen):
-        ported = build_layer(seen.layer, seen.variables, *seen.inputs, exact=exact)
-        _load_layer(ported.module, own, seen)
-        return ported
+    ported = _port_around(seen, layers, made) if _is_around_another(path, seen) else _port_alone(seen, exact)
+    _load_layer(ported.module, _select_variables(variables, path), seen)
+    return ported
+
+
+def _port_alone(seen: Seen, exact: bool) -> Ported:
+    return build_layer(seen.layer, seen.variables, *seen.inputs, exact=exact)
+
+
+def _port_around(seen: Seen, layers: Mapping[Path, Seen], made: Mapping[Path, Any]) -> Ported:
+    """A wrapper around a layer that is stored elsewhere; within a transform it is built on a slice of that layer."""
     inner = made.get(seen.inner or ())
-    if not isinstance(inner, Ported) or seen.lifted:
-        raise NotImplementedError("it normalizes what is not a single layer, or is within a transform")
-    ported = build_wrapper(seen.layer, inner.module, seen.layer.layer_instance.name)
-    load(ported.module, own)
+    if not isinstance(inner, Ported):
+        raise NotImplementedError("it normalizes what is not a single layer")
+    name, around = seen.layer.layer_instance.name, layers[seen.inner or ()]
+    ported = build_wrapper(seen.layer, _port_alone(around, exact=True).module if seen.lifted else inner.module, name)
+    ported.module.layer_instance = inner.module
     return ported
 
 

@@ -47,8 +47,13 @@ def has_plain_settings(linen: nn.Module) -> bool:
 
 def _list_settings(linen: nn.Module) -> list[str]:
     """The names of the fields that matter after initialization."""
-    names = [field.name for field in dataclasses.fields(linen)]
+    names = [field.name for field in dataclasses.fields(linen) if is_argument(field)]
     return [name for name in names if name not in FLAGS and not name.endswith("_init")]
+
+
+def is_argument(field: Any) -> bool:
+    """Whether a field of a module is an argument of its constructor; others may not be set before `setup`."""
+    return bool(field.init) and field.name not in ("parent", "name")
 
 
 def _is_same_field(name: str, linen: nn.Module, known: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from flax import errors
 from flax.core import freeze, tracers
 
 from tasks.porting.layers import ATTENTIONS, LEAF_LAYERS, WRAPPERS
-from tasks.porting.settings import find_changed, find_dynamic, has_plain_settings
+from tasks.porting.settings import find_changed, find_dynamic, has_plain_settings, is_argument
 from tasks.porting.variables import (
     Mismatch,
     MismatchKind,
@@ -215,8 +215,8 @@ def _is_layer(module: nn.Module, found: Trace) -> bool:
 def _record_module(found: Trace, module: nn.Module, transformed: bool) -> None:
     if module.path in found.modules or module.path in found.layers:
         return
-    names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
-    nested = any(isinstance(leaf, nn.Module) for leaf in jax.tree.leaves([getattr(module, name) for name in names]))
+    arguments = [getattr(module, field.name) for field in dataclasses.fields(module) if is_argument(field)]
+    nested = any(isinstance(leaf, nn.Module) for leaf in jax.tree.leaves(arguments))
     dependent = transformed or nested or find_dynamic(module)
     found.modules[module.path] = Met(type(module), None if dependent else module.clone(parent=None))
 

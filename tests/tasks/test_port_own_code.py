@@ -1,5 +1,7 @@
 """Modules with parameters of their own, and what else of a Linen model becomes NNX: wrappers, streams, sharding."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,40 @@ class Statistics(nn.Module):
         if train and not self.is_initializing():
             mean.value = 0.9 * mean.value + 0.1 * x.mean((0, 1))
         return (x - mean.value) * self.param("scale", nn.initializers.ones, x.shape[-1:])
+
+
+class Table(nn.Module):
+    """An embedding with a field that only `setup` sets, as in T5X."""
+
+    size: int
+    table: jax.Array = dataclasses.field(init=False)
+
+    def setup(self):
+        self.table = self.param("table", nn.initializers.normal(1.0), (self.size, 4))
+
+    def __call__(self, tokens):
+        return self.table[tokens]
+
+    def attend(self, x):
+        return x @ self.table.T
+
+
+class Tied(nn.Module):
+    def setup(self):
+        self.shared = Table(7)
+        self.inner = nn.Dense(4)
+
+    def __call__(self, tokens):
+        return self.shared.attend(self.inner(self.shared(tokens)))
+
+
+def test_a_field_that_setup_sets_is_no_setting():
+    linen, tokens = Tied(), jnp.asarray([[1, 2], [3, 6]])
+    variables = variables_of(linen, tokens)
+    ported = porting.port_model(linen, variables, tokens)
+    assert {entry.path: str(entry.kind) for entry in ported.report} == {"inner": "native", "shared": "own"}
+    assert same_bits(jax.jit(ported.module)(tokens), jax.jit(linen.apply)(variables, tokens))
+    assert same_bits(ported.module.shared(tokens), variables["params"]["shared"]["table"][tokens])
 
 
 class Block(nn.Module):
@@ -180,6 +216,40 @@ def test_weight_and_spectral_norms_within_models_are_exact(linen):
     out, changed = jax.jit(lambda v, x: linen.apply(v, x, True, mutable=["batch_stats"]))(variables, X)
     assert same_bits(nnx.jit(lambda module, x: module(x, True))(ported.module, X), out)
     assert same_bits(ported.module.variables()["batch_stats"], changed["batch_stats"])
+
+
+class Step(nn.Module):
+    """A layer of a stack: wrappers around layers that are stored beside them."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.WeightNorm(nn.Dense(4), variable_filter={"kernel", "bias"})(x)
+        return nn.SpectralNorm(nn.Dense(4))(x, update_stats=train), None
+
+
+class Stacked(nn.Module):
+    transform: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if self.transform == "remat":
+            return nn.remat(Step, static_argnums=(2,))()(x, train)[0]
+        axes = {"variable_axes": {"params": 0, "batch_stats": 0}, "split_rngs": {"params": True}}
+        return nn.scan(Step, in_axes=nn.broadcast, length=3, **axes)()(x, train)[0]
+
+
+@pytest.mark.parametrize("transform", ["scan", "remat"])
+def test_weight_and_spectral_norms_within_transforms_are_exact(transform):
+    linen = Stacked(transform)
+    variables = variables_of(linen, X)
+    ported = porting.port_model(linen, variables, X, train=True)
+    assert {str(entry.kind) for entry in ported.report} == {"native", "exact"}
+    assert same_bits(ported.module.variables(), variables)
+    assert same_bits(own_gradients_of(ported.module, X), gradients_of(linen, variables, X))
+    out, changed = jax.jit(lambda v, x: linen.apply(v, x, True, mutable=["batch_stats"]))(variables, X)
+    assert same_bits(nnx.jit(lambda module, x: module(x, True))(ported.module, X), out)
+    assert same_bits(ported.module.variables()["batch_stats"], changed["batch_stats"])
+    assert not same_bits(changed["batch_stats"], variables["batch_stats"])
 
 
 @pytest.mark.parametrize("axes", [(1, 2), (-2, -1), 1])
