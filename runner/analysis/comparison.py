@@ -302,12 +302,14 @@ def _correct_bests(
 
 
 def _correct_best(point: int, values: Sequence[tuple[int, np.ndarray]], metric: Metric, level: float) -> Best:
+    estimate = next(float(own.mean()) for i, own in values if i == point)
+    if min(len(own) for _, own in values) < 2:
+        return Best(point, estimate, math.nan, math.nan, math.nan, "")
     means = np.array([metric.sign * own.mean() for _, own in values])
     counts = np.array([len(own) for _, own in values])
-    spreads = np.array([own.std(ddof=1) if len(own) > 1 else math.nan for _, own in values])
+    spreads = np.array([own.std(ddof=1) for _, own in values])
     corrected, low, high, method = correct_best(means, spreads / np.sqrt(counts), counts - 1, level)
     low, high = (low, high) if metric.sign > 0 else (-high, -low)
-    estimate = next(float(own.mean()) for i, own in values if i == point)
     return Best(point, estimate, metric.sign * corrected, low, high, method)
 
 
