@@ -25,12 +25,12 @@ DROP = (
 )
 """The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
 ESTIMATES = (
-    "intervals hold for all points of a metric together: Student's t for means, Clopper and Pearson's for successes; IQM: "
-    "the mean of the middle half"
+    "intervals hold for all points of a metric together: Student's t for means, Clopper and Pearson's for successes; "
+    "IQM: the mean of the middle half"
 )
 DIFFERENCES = (
-    "p-values and intervals of differences allow for all comparisons; effect: the difference in standard deviations; could "
-    "show: the smallest difference that this many pairs show with 80 % power"
+    "p-values and intervals of differences allow for all comparisons; effect: the difference in standard deviations; "
+    "could show: the smallest difference that this many pairs show with 80 % power"
 )
 
 compare = compare_studies
@@ -89,7 +89,11 @@ def _parse_bounds(texts: Sequence[str] | None) -> dict[str, tuple[float, float]]
     for text in texts or ():
         name, _, bounds = text.rpartition("=")
         low, comma, high = bounds.partition(",")
-        if not name or not comma or (pair := (_parse_number(low, "--bounds"), _parse_number(high, "--bounds")))[0] >= pair[1]:
+        if (
+            not name
+            or not comma
+            or (pair := (_parse_number(low, "--bounds"), _parse_number(high, "--bounds")))[0] >= pair[1]
+        ):
             raise InvalidInputError(f"--bounds must be metric=low,high, as accuracy=0,1, got {text!r}")
         found[name] = pair
     return found or None
@@ -113,17 +117,26 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by", action="append", help="an axis that distinguishes points; other axes are pooled (repeatable)"
     )
-    parser.add_argument("--baseline", help="the point to compare with, as 'lr=0.1' or 'lr=0.1 hidden=4'; without it, the best one")
+    parser.add_argument(
+        "--baseline", help="the point to compare with, as 'lr=0.1' or 'lr=0.1 hidden=4'; without it, the best one"
+    )
     parser.add_argument("--all-pairs", action="store_true", help="compare all points with one another")
-    parser.add_argument("--primary", action="append", help="a metric that claims are made of (repeatable); by default all")
+    parser.add_argument(
+        "--primary", action="append", help="a metric that claims are made of (repeatable); by default all"
+    )
     parser.add_argument(
         "--margin", action="append", help="the smallest difference of interest: 0.01, or loss=0.01 (repeatable)"
     )
     parser.add_argument(
-        "--failures", choices=["drop", "worst", "last"], default="drop", help="what stands for runs without a finite value"
+        "--failures",
+        choices=["drop", "worst", "last"],
+        default="drop",
+        help="what stands for runs without a finite value",
     )
     parser.add_argument(
-        "--bounds", action="append", help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)"
+        "--bounds",
+        action="append",
+        help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)",
     )
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")

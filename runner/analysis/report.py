@@ -56,8 +56,8 @@ GLOSSARY = (
     ),
     (
         "interval",
-        "A range made by a rule that covers the true means of all points together in 95 of 100 studies (at the level 95 %): "
-        "Student's, or that of Clopper and Pearson for successes. It is no range of the runs.",
+        "A range made by a rule that covers the true means of all points together in 95 of 100 studies (at the level "
+        "95 %): Student's, or that of Clopper and Pearson for successes. It is no range of the runs.",
     ),
     ("std", "The sample standard deviation: how much the seeds differ, whatever their number."),
     (
@@ -68,8 +68,8 @@ GLOSSARY = (
     ("paired difference", "The same seed at both points, subtracted: what the seeds have in common cancels out."),
     (
         "p",
-        "How often chance alone would show a difference at least as large, adjusted for all comparisons of the study, so "
-        "that many comparisons do not find one by their number. A large p is no proof of equality.",
+        "How often chance alone would show a difference at least as large, adjusted for all comparisons of the study, "
+        "so that many comparisons do not find one by their number. A large p is no proof of equality.",
     ),
     ("effect", "The mean difference in units of its standard deviation (d_z)."),
     (

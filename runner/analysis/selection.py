@@ -10,8 +10,8 @@ def correct_best(
     """The estimate of the point with the largest mean, with an interval: both allow for the choice.
 
     `means`, `standard_errors` and `degrees` of freedom are `(points,)`. The interval is that of all points together
-    (Bonferroni), which covers whichever is chosen; the estimate is shrunken towards the mean of all points by as much of
-    their variance as their standard errors explain (James and Stein, 1961).
+    (Bonferroni), which covers whichever is chosen; the estimate is shrunken towards the mean of all points by as much
+    of their variance as their standard errors explain (James and Stein, 1961).
     """
     best = int(np.argmax(means))
     half = float(stats.t.isf((1 - level) / 2 / len(means), max(1, degrees[best])) * standard_errors[best])

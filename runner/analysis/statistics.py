@@ -16,6 +16,7 @@ POWER = 0.8
 GENERATOR = 20220101
 """Seed of every bootstrap: the same table gives the same intervals."""
 
+
 @dataclass(frozen=True)
 class Interval:
     """Bounds with the name of the method; NaN and no name where there is no interval."""

@@ -216,7 +216,7 @@ def test_several_tasks_are_aggregated(toy):
 REFUSED = [
     (
         ["--metric", "lost"],
-        "there is no metric 'lost'; there are: score; of arrays: curve.{mean,min,max,norm,last,area,steps_below_0.1,0,…}",
+        "there is no metric 'lost'; there are: score; of arrays: curve.{mean,min,max,norm,last,area,steps_below_0.1,0",
     ),
     (["--metric", "curve.9"], "curve.9: index 9 is out of bounds"),
     (["--by", "x"], "there is no axis 'x'; there are: task, level, steps"),

@@ -1,4 +1,4 @@
-"""What counts as a replicate: copies, parts of shards, pooled axes, runs that fail, filters and axes that follow others."""
+"""What counts as a replicate: copies, parts of shards, pooled axes, failures, filters, and axes that follow others."""
 
 import json
 import shutil
