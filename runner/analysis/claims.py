@@ -17,7 +17,6 @@ import numpy as np
 from runner.analysis import statistics
 from runner.analysis.contrasts import (
     Contrast,
-    Kind,
     Method,
     bound_contrasts,
     compute_p_values,
@@ -34,8 +33,6 @@ TAIL = 0.1
 """The share of the worst seeds whose mean is the conditional value at risk."""
 CONTENT = 0.9
 """The share of all seeds that a tolerance interval contains."""
-MOST_SEEDS = 10**6
-"""Seeds that a command to add some may ask for."""
 
 
 class Against(Enum):
@@ -472,6 +469,3 @@ def _measure_improvement(contrast: Contrast, a: Sample, b: Sample, metric: Metri
         x, y = metric.sign * a.values, metric.sign * b.values
         share, interval = statistics.improvement(x, y), statistics.improvement_interval(x, y, 1 - alpha)
     return {"improvement": share, "improvement_low": interval.low, "improvement_high": interval.high}
-
-
-__all__ = ["Against", "Claims", "Conclusion", "Kind", "Metric", "compare_samples", "is_binary"]

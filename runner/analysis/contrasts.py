@@ -248,8 +248,8 @@ def fisher_p(hits: int, count: int, other_hits: int, other_count: int) -> float:
 def fisher_bounds(hits: int, count: int, other_hits: int, other_count: int, alpha: float) -> tuple[float, float]:
     """An interval of the difference of two independent shares that agrees with `fisher_p`.
 
-    What the exact intervals of both shares permit together, each at half of `alpha`. They are wider than the test, so that
-    a bound is moved beyond zero where only the test rejects.
+    What the exact intervals of both shares permit together, each at half of `alpha`. They are wider than the test, so
+    that a bound is moved beyond zero where only the test rejects.
     """
     lows, highs = share_bounds(np.array([hits, other_hits]), np.array([count, other_count]), alpha / 2)
     low, high = float(lows[0] - highs[1]), float(highs[0] - lows[1])
