@@ -134,13 +134,15 @@ def compare_studies(
     elif all_pairs:
         _check_pairs(tasks)
     alpha = 1 - level
-    options = {"level": level, "alpha": alpha, "groups": tasks, "failures": Failures(failures)}
-    claims = compare_samples(samples, described, against=against, **options)
+    imputed = Failures(failures)
+    claims = compare_samples(
+        samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
+    )
     points = _build_points(runs, claims, labels)
     differences = _build_differences(runs, claims, labels)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
-    notes = (*notes, *_describe_samples(samples, Failures(failures)), *describe_shapes(samples, level))
+    notes = (*notes, *_describe_samples(samples, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
         level,
