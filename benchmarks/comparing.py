@@ -57,11 +57,8 @@ def _write_wide(place, points, seeds):
     (folder / "study.json").write_text(json.dumps(manifest))
     first = pd.read_csv(wide / "results.csv", nrows=1).iloc[0]
     lr, seed = np.divmod(np.arange(runs), seeds // 2)
-    frame = {
-        "run": np.arange(runs),
-        "task": "mixed_train",
-        **{name: first[name] for name in manifest["columns"]["parameters"]},
-    }
+    parameters = {name: first[name] for name in manifest["columns"]["parameters"]}
+    frame = {"run": np.arange(runs), "task": "mixed_train", **parameters}
     frame |= {"lr": (lr + 1) / 1000, "seed": seed}
     shared = rng.normal(size=seeds // 2)[seed]
     frame |= {name: (shared + 1e-4 * rng.normal(size=runs)).astype(np.float32) for name in "abc"}
@@ -94,9 +91,8 @@ def main():
         print(f"| comparing {points:,} points × {seeds:,} seeds, s | {took:.1f} | ≤ 10 |")
         print(f"| its peak, GB (at most: the sweep's own was {before:.2f}) | {peak:.2f} | ≤ 2 |", flush=True)
         took, peak = measured(place, "runner.compare", _write_wide(place, points, seeds))
-        print(
-            f"| comparing {2 * points:,} nearly equal points × {seeds // 2:,} seeds × 3 metrics, s | {took:.1f} | ≤ 10 |"
-        )
+        size = f"{2 * points:,} nearly equal points × {seeds // 2:,} seeds × 3 metrics"
+        print(f"| comparing {size}, s | {took:.1f} | ≤ 10 |")
         print(f"| its peak, GB (at most: the sweep's own was {before:.2f}) | {peak:.2f} | ≤ 1 |", flush=True)
         measured(place, "runner", "-m", "task=mixed_train", "lr=0.1,0.2", f"seed=range(0,{many // 2})", "study=long")
         took, peak = measured(place, "runner.compare", "outputs/long", "--metric", "loss_after")

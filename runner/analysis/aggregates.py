@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runner.analysis import statistics
-from runner.analysis.load import Runs
+from runner.analysis.load import Runs, is_same
 from runner.analysis.replicates import Sample
 
 LARGEST_RATIO = 10.0
@@ -69,8 +69,6 @@ def aggregate_tasks(
 
 def _find_partners(runs: Runs, groups: Scores, baseline: Mapping[str, Any] | None) -> dict[tuple[Any, ...], Any]:
     """For each point the one that it is compared with; the first without a baseline."""
-    from runner.analysis.comparison import is_same
-
     wanted = {name: value for name, value in (baseline or {}).items() if name != "task"}
     others = [name for name in runs.points if name != "task"]
     found = {}

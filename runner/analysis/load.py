@@ -257,6 +257,14 @@ def _is_determined(column: np.ndarray, by: np.ndarray) -> bool:
     return bool(np.array_equal(last[by], column))
 
 
+def is_same(has: Any, value: Any) -> bool:
+    """Whether a value of an axis is the one that somebody has typed: numbers by value, anything else by its text."""
+    try:
+        return bool(np.float32(has) == np.float32(value))
+    except (TypeError, ValueError):
+        return str(has) == str(value)
+
+
 def _open_study(path: Path) -> tuple[Folder, Manifest]:
     """A study with its manifest. Raises InvalidInputError if there is none, and if its table was changed."""
     folder = Folder(path)
