@@ -115,8 +115,7 @@ def compare_samples(
 
     `samples` has for each metric one sample per point. `level` is that of the estimates' intervals, `alpha` the level
     that all claims of this look share, by default `1 - level`. `against` may be the index of each point's partner, its
-    own for none. Only points of equal `groups`, such as tasks, are compared with one another. `planned` has the
-    replicates of each point with the pending ones.
+    own for none. Only points of equal `groups`, such as tasks, are compared with one another.
 
     >>> from runner.analysis.replicates import make_sample
     >>> low, high = (make_sample(np.array(values)) for values in ([1.0, 1.2, 1.1, 0.9], [3.0, 3.1, 3.3, 2.9]))
@@ -210,12 +209,12 @@ def _describe_sample(sample: Sample, metric: Metric) -> dict[str, Any]:
     is_constant = ordered[0] == ordered[-1]
     return row | {
         "mean": float(ordered[0] if is_constant else values.mean()) + 0.0,
-        "median": float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2,
+        "median": float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2 + 0.0,
         "iqm": float(ordered[quarter : count - quarter].mean()),
         "std": (0.0 if is_constant else float(values.std(ddof=1))) if count > 1 else math.nan,
-        "min": float(values[least]),
+        "min": float(values[least]) + 0.0,
         "min_seed": _name_seed(sample, least),
-        "max": float(values[most]),
+        "max": float(values[most]) + 0.0,
         "max_seed": _name_seed(sample, most),
         "worst_seed": _name_seed(sample, ends[metric.direction]) if metric.direction else None,
         "cvar": float(tail[: max(1, math.ceil(TAIL * count))].mean()) if metric.direction else math.nan,
@@ -307,7 +306,7 @@ class _Tested:
     """The pairs of a metric before they are adjusted; `size` is the number of tests that they add to their family."""
 
     metric: Metric
-    margin: float
+    margins: np.ndarray
     pairs: Sequence[tuple[int, int]]
     contrasts: Sequence[Contrast]
     p: np.ndarray
@@ -328,21 +327,25 @@ def _test_metric(
     contrasts = [
         contrast_samples(samples[i], samples[j], is_binary=binary, resolution=metric.resolution) for i, j in pairs
     ]
-    margin = _find_margin(samples, metric)
-    found = compute_p_values(contrasts, margin)
+    margins = _find_margins(samples, metric, pairs)
+    found = compute_p_values(contrasts, margins)
     p_failures = np.array([_test_failures(samples[i], samples[j]) for i, j in pairs], dtype=float)
     has_failures = any(len(sample.lost) for sample in samples)
     return _Tested(
-        metric, margin, pairs, contrasts, found.p, found.p_beyond, p_failures, chosen_from * (2 if has_failures else 1)
+        metric, margins, pairs, contrasts, found.p, found.p_beyond, p_failures, chosen_from * (2 if has_failures else 1)
     )
 
 
-def _find_margin(samples: Sequence[Sample], metric: Metric) -> float:
-    """The smallest difference of interest; without one what rounding may do to the largest value."""
+def _find_margins(samples: Sequence[Sample], metric: Metric, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The smallest difference of interest of each pair; without one what rounding may do to its values.
+
+    These have the spacing of their dtype, and are computed in float32 if that is finer.
+    """
     if metric.margin is not None:
-        return metric.margin
-    largest = max((float(np.abs(sample.values).max()) for sample in samples if len(sample.values)), default=0.0)
-    return ROUNDING * metric.resolution * largest
+        return np.full(len(pairs), metric.margin)
+    relative = min(ROUNDING * metric.resolution, max(metric.resolution, ROUNDING * 2.0**-23))
+    sizes = [float(np.abs(sample.values).mean()) if len(sample.values) else 0.0 for sample in samples]
+    return np.array([relative * max(sizes[i], sizes[j]) for i, j in pairs], dtype=float)
 
 
 def _test_failures(a: Sample, b: Sample) -> float:
@@ -381,7 +384,7 @@ def _list_differences(tested: _Tested, samples: Sequence[Sample], alpha: float, 
             "p_adjusted": float(adjusted["p"][place]),
             "p_same": float(adjusted["p_beyond"][place]),
             "p_failures": float(adjusted["p_failures"][place]),
-            "margin": tested.margin,
+            "margin": float(tested.margins[place]),
             "exploratory": not tested.metric.is_primary,
         }
         conclusion = _conclude(row, tested.metric, (samples[i], samples[j]), alpha, contrast)
