@@ -82,12 +82,14 @@ class PValues:
 
 
 def contrast_samples(a: Sample, b: Sample, *, is_binary: bool, resolution: float) -> Contrast:
-    """The contrast of two samples with at least one value each.
+    """The contrast of two samples; without a value of both there is none.
 
     It is paired where nearly all replicates are shared. Otherwise all values are used, with the covariance of those
     that are shared if there are enough. `resolution` is the relative spacing of the values: a spread of its size has
     come from rounding, and is none.
     """
+    if not len(a.values) or not len(b.values):
+        return Contrast(Kind.PAIRED, Method.NONE, 0, math.nan)
     left, right = _find_shared(a, b)
     shared, most = len(left), max(len(a.values), len(b.values))
     noise = resolution * max(np.abs(a.values).max(), np.abs(b.values).max())

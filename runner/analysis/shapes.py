@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from runner.analysis.claims import is_binary
+from runner.analysis.metrics import is_binary
 from runner.analysis.replicates import Sample
 
 CHANCE = 0.01
-"""About how often normal values are taken for skewed or heavy-tailed ones."""
+"""About how often normal values are taken for skewed or heavy-tailed ones; up to four times as often at one point."""
 ENOUGH = 200
 """With so many seeds the mean of skewed values is nearly normal itself."""
 
@@ -23,9 +23,9 @@ def describe_shapes(samples: Mapping[str, Sequence[Sample]], level: float) -> li
             continue
         if what := classify([sample.values for sample in own]):
             notes.append(
-                f"{name}: the values are {what}; the intervals of its means cover less than {100 * level:g} % then (with "
-                "lognormal values 82 to 91 % at 95 % with 3 to 100 seeds). Those of the median (median_low, median_high) "
-                "hold for values of any shape, from 6 seeds on"
+                f"{name}: the values are {what}; the intervals of its means cover less than {100 * level:g} % then "
+                "(with lognormal values 82 to 91 % at 95 % with 3 to 100 seeds). Those of the median (median_low, "
+                "median_high) hold for values of any shape, from 6 seeds on"
             )
     return notes
 

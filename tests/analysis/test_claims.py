@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from runner.analysis import intervals, statistics
-from runner.analysis.claims import Against, Metric, compare_samples
+from runner.analysis.claims import Against, compare_samples
 from runner.analysis.contrasts import (
     bound_contrasts,
     compute_p_values,
@@ -18,6 +18,7 @@ from runner.analysis.contrasts import (
     mcnemar_bounds,
     mcnemar_p,
 )
+from runner.analysis.metrics import Metric
 from runner.analysis.replicates import Failures, make_sample
 from runner.analysis.shapes import describe_shapes
 
@@ -133,7 +134,7 @@ def test_differences_without_a_variance_are_no_proof():
     eight = compare([np.full(8, 0.5), np.full(8, 1.5)]).differences[0]
     assert (eight["conclusion"], eight["low"], eight["p"]) == ("worse", 1.0, 2 / 2**8)
     constant = compare([np.full(5, 0.2), np.full(5, 0.2)])
-    assert constant.differences[0]["verdict"] == "equal at all seeds"
+    assert constant.differences[0]["verdict"] == "the same at all seeds"
     assert [(row["std"], row["interval"]) for row in constant.points] == [(0.0, "constant")] * 2
 
 
@@ -210,7 +211,9 @@ def test_a_point_with_failures_does_not_win_in_silence():
     gone = compare([whole, np.full(60, np.nan)])
     assert [row["failed_high"] for row in gone.points][1] == 1.0
     assert math.isnan(gone.points[1]["mean"])
-    assert gone.differences == []
+    row = gone.differences[0]
+    assert (row["conclusion"], row["verdict"][:39]) == ("fails more", "fails more (60 of 60 against 0 of 60); ")
+    assert math.isnan(row["difference"])
 
 
 def test_skewed_values_are_told():
