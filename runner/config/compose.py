@@ -104,7 +104,9 @@ def load_declared_task(config: DictConfig) -> Task:
     traced = _read_names(name, declared, "traced")
     check = None if declared.get("check") is None else str(declared["check"])
     shared, files = _read_names(name, declared, "shared"), _read_names(name, declared, "files")
-    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced, check, shared, files)
+    primary = _read_names(name, declared, "primary")
+    kinds = traced, check, shared, files, primary
+    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, *kinds)
     _check_parameters(task, config)
     return task
 
