@@ -74,7 +74,7 @@ def record_look(folder: Folder, key: str, runs: str, alpha: float = 0.05) -> Loo
                 questions.append(key)
                 write_file(folder.looks, json.dumps({"format": FORMAT, "looks": looks}, indent=1) + "\n")
             return Look(number, spend(number, alpha))
-    except PermissionError:
+    except OSError:  # a folder that is not ours to write, or on a disk that is not
         number = _find(read_looks(folder), runs)
         return Look(number, spend(number, alpha), is_recorded=False)
 
