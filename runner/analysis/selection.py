@@ -130,10 +130,9 @@ def _invert(target: _Target, degrees: float, level: float) -> tuple[float, float
     """The means at which what was seen is in the middle, and at each end, of its conditional distribution."""
     alpha = 1 - level
     spent = SIMULTANEOUS_SHARE * alpha
-    law = stats.t(degrees) if degrees < 1e6 else stats.norm()
-    bound = float(law.ppf(0.5 + 0.5 * (1 - spent) ** (1 / target.points)))  # Šidák's
+    bound = float(stats.t.ppf(0.5 + 0.5 * (1 - spent) ** (1 / target.points), degrees))  # Šidák's
     half = (alpha - spent) / (1 - spent) / 2
-    found = [_solve(target, law.cdf, bound, share) for share in (0.5, 1 - half, half)]
+    found = [_solve(target, lambda x: special.stdtr(degrees, x), bound, share) for share in (0.5, 1 - half, half)]
     corrected, low, high = (target.mean + target.error * shift for shift in found)
     return corrected, low, high
 
