@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 FIRST_SEEDS = 5
 """Seeds that each point has before any leaves the race."""
@@ -37,16 +37,14 @@ def judge(values: np.ndarray, contenders: np.ndarray, alpha: float) -> Standing:
     NaN stands for seeds that a point does not have; what has failed must have been given a value. `contenders` are
     the points that have not left before. `alpha` is the level of this look.
     """
-    rivals = max(1, len(values) - 1)
     leader = _find_leader(values, contenders)
-    left, lead = contenders.copy(), 0.0
-    for point in np.flatnonzero(contenders):
-        if point != leader:
-            gaps = values[leader] - values[point]
-            gaps = gaps[~np.isnan(gaps)]
-            left[point] = one_sided_p(gaps) >= alpha / rivals
-            if left[point]:
-                lead = max(lead, -lower_limit(gaps, alpha / rivals))
+    rivals = np.flatnonzero(contenders & (np.arange(len(values)) != leader))
+    gaps = values[leader] - values[rivals]
+    level = alpha / max(1, len(values) - 1)
+    stay = one_sided_p(gaps) >= level
+    left = contenders.copy()
+    left[rivals] = stay
+    lead = float((-lower_limits(gaps[stay], level)).max(initial=0.0))
     return Standing(leader, left, lead)
 
 
@@ -58,27 +56,38 @@ def _find_leader(values: np.ndarray, contenders: np.ndarray) -> int:
     return int(chosen[np.argmax(means)])
 
 
-def one_sided_p(gaps: np.ndarray) -> float:
-    """The p-value of gaps `(seeds,)` against a mean of at most zero; 1 for fewer than two.
+def one_sided_p(gaps: np.ndarray) -> np.ndarray:
+    """The p-value of each row of gaps `(rows, seeds)` against a mean of at most zero; 1 for fewer than two.
 
-    Student's t. Gaps of -1, 0 and 1 are those of binary values, for which it is the exact test of McNemar; gaps that are
-    all equal have no spread, and are judged by their signs.
+    NaN are no gaps. Student's t. Gaps of -1, 0 and 1 are those of binary values, for which it is the exact test of
+    McNemar; gaps that are all equal have no spread, and are judged by their signs.
     """
-    if len(gaps) < 2:
-        return 1.0
-    spread = float(gaps.std(ddof=1))
-    if spread <= 1e-12 * float(np.abs(gaps).max(initial=0.0)) or np.isin(gaps, (-1.0, 0.0, 1.0)).all():
-        wins, losses = int((gaps > 0).sum()), int((gaps < 0).sum())
-        return float(stats.binom.sf(wins - 1, wins + losses, 0.5)) if wins + losses else 1.0
-    return float(stats.t.sf(gaps.mean() / spread * math.sqrt(len(gaps)), len(gaps) - 1))
+    count, mean, spread = _describe_gaps(gaps)
+    largest = np.where(np.isnan(gaps), 0.0, np.abs(gaps)).max(axis=1, initial=0.0)
+    is_exact = (spread <= 1e-12 * largest) | (np.isnan(gaps) | np.isin(gaps, (-1.0, 0.0, 1.0))).all(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_t = special.stdtr(count - 1, -mean / spread * np.sqrt(count))
+    wins, losses = (gaps > 0).sum(axis=1), (gaps < 0).sum(axis=1)
+    by_signs = stats.binom.sf(wins - 1, wins + losses, 0.5)
+    return np.where(count < 2, 1.0, np.where(is_exact, by_signs, by_t))
 
 
-def lower_limit(gaps: np.ndarray, alpha: float) -> float:
-    """The lower confidence limit of a mean gap at level `1 - alpha` by Student's t; minus infinity below two seeds."""
-    if len(gaps) < 2:
-        return -math.inf
-    half = float(stats.t.isf(alpha, len(gaps) - 1)) * float(gaps.std(ddof=1)) / math.sqrt(len(gaps))
-    return float(gaps.mean()) - half
+def lower_limits(gaps: np.ndarray, alpha: float) -> np.ndarray:
+    """The lower confidence limit of each mean gap at level `1 - alpha` by Student's t; minus infinity below two seeds."""
+    count, mean, spread = _describe_gaps(gaps)
+    with np.errstate(invalid="ignore"):
+        half = special.stdtrit(np.maximum(count - 1, 1), 1 - alpha) * spread / np.sqrt(count)
+    return np.where(count < 2, -math.inf, mean - half)
+
+
+def _describe_gaps(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean and standard deviation of each row, NaN left out; NaN where there are too few."""
+    known = ~np.isnan(gaps)
+    count = known.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, gaps, 0.0).sum(axis=1) / count
+        squares = (np.where(known, gaps - mean[:, None], 0.0) ** 2).sum(axis=1)
+        return count, mean, np.sqrt(squares / (count - 1))
 
 
 def impute_worst(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
