@@ -56,9 +56,8 @@ GLOSSARY = (
     ),
     (
         "interval",
-        "A range made by a rule that covers the true mean in 95 of 100 studies (at the level 95 %). By t: "
-        "Student's, which holds its level at few seeds. By BCa: a bootstrap, from 30 seeds to 500. "
-        "It is no range of the runs.",
+        "A range made by a rule that covers the true means of all points together in 95 of 100 studies (at the level "
+        "95 %): Student's, or that of Clopper and Pearson for successes. It is no range of the runs.",
     ),
     ("std", "The sample standard deviation: how much the seeds differ, whatever their number."),
     (
@@ -68,10 +67,9 @@ GLOSSARY = (
     ),
     ("paired difference", "The same seed at both points, subtracted: what the seeds have in common cancels out."),
     (
-        "p (t), p (rank)",
-        "How often chance alone would show a difference at least as large, by the paired t-test and by "
-        "Wilcoxon's signed ranks; adjusted by Holm for the number of rows, so that many comparisons do not find one "
-        "by their number. A large p is no proof of equality.",
+        "p",
+        "How often chance alone would show a difference at least as large, adjusted for all comparisons of the study, "
+        "so that many comparisons do not find one by their number. A large p is no proof of equality.",
     ),
     ("effect", "The mean difference in units of its standard deviation (d_z)."),
     (
@@ -89,7 +87,7 @@ GLOSSARY = (
 
 
 NUMBERS = {
-    "difference": "difference", "p (t)": "p_t_holm", "p (rank)": "p_rank_holm", "effect": "effect", "mean": "mean",
+    "difference": "difference", "p": "p_adjusted", "effect": "effect", "mean": "mean",
     "P(better)": "improvement", "P(greater)": "improvement", "median": "median", "IQM": "iqm", "std": "std",
     "min": "min", "max": "max", "could show": "detectable", "seeds for 80 % power": "seeds_needed", "pairs": "pairs",
     "seeds": "finished", "nonfinite": "nonfinite", "failed": "failed",

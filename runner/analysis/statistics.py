@@ -16,6 +16,7 @@ POWER = 0.8
 GENERATOR = 20220101
 """Seed of every bootstrap: the same table gives the same intervals."""
 
+
 @dataclass(frozen=True)
 class Interval:
     """Bounds with the name of the method; NaN and no name where there is no interval."""
@@ -42,10 +43,15 @@ def share_interval(wins: float, count: int, level: float) -> Interval:
     """An interval of a probability from `wins` of `count`, of which ties may be halves (Wilson, 1927)."""
     if count == 0:
         return NO_INTERVAL
-    z, share = float(stats.norm.ppf((1 + level) / 2)), wins / count
+    z, share = _normal_quantile(level), wins / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return Interval(max(0.0, middle - half), min(1.0, middle + half), "Wilson")
+
+
+@cache
+def _normal_quantile(level: float) -> float:
+    return float(stats.norm.ppf((1 + level) / 2))
 
 
 def improvement(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """The tables of a comparison as text."""
 
 import math
+from typing import Any
 
 from runner.analysis.comparison import Comparison
 from runner.analysis.formats import format_interval, format_value
@@ -24,9 +25,15 @@ def list_estimates(comparison: Comparison, metric: str) -> tuple[list[str], list
         line = [*(format_value(row[name]) for name in comparison.axes), seeds, *(texts[name] for name in counts)]
         line += [format_value(row["mean"]), format_interval(row["low"], row["high"]), row["interval"]]
         line += [format_value(row[name]) for name in ("median", "iqm", "std")]
-        line += [f"{format_value(row[end])} (seed {row[f'{end}_seed']})" for end in ("min", "max")]
+        line += [_format_end(row, end) for end in ("min", "max")]
         lines.append([*line, format_value(row["worst_seed"])] if is_directed else line)
     return [*header, "worst seed"] if is_directed else header, lines
+
+
+def _format_end(row: dict[str, Any], end: str) -> str:
+    """The smallest or largest value with its seed."""
+    seed = row[f"{end}_seed"]
+    return format_value(row[end]) + ("" if seed is None else f" (seed {seed})")
 
 
 def list_differences(comparison: Comparison, metric: str) -> tuple[list[str], list[list[str]]]:
@@ -35,14 +42,14 @@ def list_differences(comparison: Comparison, metric: str) -> tuple[list[str], li
     rows = frame[frame["metric"] == metric] if len(frame) else frame
     interval = f"{100 * comparison.level:g} % interval"
     share = "P(better)" if metric in comparison.runs.directions else "P(greater)"
-    header = [*comparison.axes, "against", "the seeds show", "pairs", "difference", interval, "p (t)", "p (rank)"]
+    header = [*comparison.axes, "against", "the seeds show", "pairs", "difference", interval, "by", "p"]
     header += ["effect", share, f"interval of {share}", "could show", "seeds for 80 % power"]
     lines = []
     for row in rows.to_dict("records"):
-        pairs = format_value(row["pairs"]) + ("" if row["kind"] == "paired" else " (unpaired)")
+        pairs = format_value(row["pairs"]) + ("" if row["kind"] == "paired" else f" ({row['kind']})")
         line = [*(format_value(row[name]) for name in comparison.axes), row["against"], row["verdict"], pairs]
-        line += [format_value(row["difference"]), format_interval(row["low"], row["high"])]
-        line += [format_value(row["p_t_holm"], 2), format_value(row["p_rank_holm"], 2)]
+        line += [format_value(row["difference"]), format_interval(row["low"], row["high"]), row["interval"]]
+        line += [format_value(row["p_adjusted"], 2)]
         line += [format_value(row["effect"], 3), format_value(row["improvement"], 2)]
         line += [
             format_interval(row["improvement_low"], row["improvement_high"], 2),
