@@ -79,8 +79,13 @@ def record_look(folder: Folder, key: str, runs: str, alpha: float = 0.05) -> Loo
         return Look(number, spend(number, alpha), is_recorded=False)
 
 
-def record_looks(runs: Runs, key: str, alpha: float = 0.05) -> Look:
-    """Records a look in the folder of each study that is compared; its number is the largest among them."""
+def record_looks(runs: Runs, key: str, alpha: float = 0.05, *, is_claimless: bool = False) -> Look:
+    """Records a look in the folder of each study that is compared; its number is the largest among them.
+
+    With `is_claimless` nothing is recorded: there is nothing to claim where there is one point.
+    """
+    if is_claimless:
+        return Look(1, spend(1, alpha))
     state = identify_runs(runs)
     looks = [record_look(folder, key, state, alpha) for folder in runs.studies]
     return max(looks, key=lambda look: (look.number, not look.is_recorded))
