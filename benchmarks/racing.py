@@ -129,16 +129,16 @@ def draw_figure(rows: dict[str, dict[str, float]], path: str) -> None:
     axes.hlines(places, [r["race"] for r in rows.values()], [r["equal"] for r in rows.values()], color="#bbbbbb", zorder=0)
     axes.set(xscale="log", xlabel="runs until the choice is shown (median)", yticks=places)
     axes.set_yticklabels(rows)
-    axes.legend(["equal seeds for all points", "race"], loc="lower right", frameon=False)
+    figure.legend(["equal seeds for all points", "race"], loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 200
     rows = {each.name: describe(each, simulate(each, repetitions)) for each in LANDSCAPES}
-    print(f"{'landscape':36}" + "".join(f"{name:>9}" for name in next(iter(rows.values()))))
+    print(f"{'landscape':36}" + "".join(f"{name:>10}" for name in next(iter(rows.values()))))
     for name, row in rows.items():
-        print(f"{name:36}" + "".join(f"{value:9.4g}" for value in row.values()))
+        print(f"{name:36}" + "".join(f"{value:10.4g}" for value in row.values()))
     if "--figure" in sys.argv:
         draw_figure(rows, sys.argv[sys.argv.index("--figure") + 1])
 
