@@ -1,4 +1,4 @@
-"""How often what a comparison says is true: coverage of intervals, false claims, power, the best of many; by simulation.
+"""How often what a comparison says is true: coverage, false claims, power and the best of many, by simulation.
 
     python benchmarks/claims.py [--studies 400] [--only NAME]
 
@@ -245,9 +245,7 @@ def _choose_best(rng: np.random.Generator, points: int, seeds: int) -> tuple[flo
     values = rng.normal(size=(points, seeds))
     means, errors = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(seeds)
     best, degrees = int(means.argmax()), np.full(points, seeds - 1)
-    corrected, low, high, _ = correct_best(
-        means, errors, degrees, LEVEL, correlation=estimate_correlation(values)
-    )
+    corrected, low, high, _ = correct_best(means, errors, degrees, LEVEL, correlation=estimate_correlation(values))
     old = old_t(values[best])
     fresh = compare(rng.normal(size=(1, 20))).points[0]
     return means[best], corrected, old[0] <= 0 <= old[1], low <= 0 <= high, covers(fresh, 0.0)
@@ -311,7 +309,7 @@ def print_widths() -> None:
 
 
 def mixture_bound(seeds: int, best_at: int = 20) -> float:
-    """Robbins' normal mixture for a known spread: the bound of |z| that holds for all seeds, narrowest near `best_at`."""
+    """Robbins' normal mixture for a known spread: the bound of |z| for all numbers of seeds, narrowest near `best_at`."""
     rate = 1 / best_at * (2 * np.log(1 / ALPHA) + np.log(1 + 2 * np.log(1 / ALPHA)))
     shrink = 1 + seeds * rate
     return float(np.sqrt(shrink / (seeds * rate) * (2 * np.log(1 / ALPHA) + np.log(shrink))))

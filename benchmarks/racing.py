@@ -126,7 +126,9 @@ def draw_figure(rows: dict[str, dict[str, float]], path: str) -> None:
     places = np.arange(len(rows))[::-1]
     for name, colour, marker in (("equal", "#7f7f7f", "o"), ("race", "#0072b2", "D")):
         axes.plot([row[name] for row in rows.values()], places, marker, color=colour, label=name)
-    axes.hlines(places, [r["race"] for r in rows.values()], [r["equal"] for r in rows.values()], color="#bbbbbb", zorder=0)
+    axes.hlines(
+        places, [r["race"] for r in rows.values()], [r["equal"] for r in rows.values()], color="#bbbbbb", zorder=0
+    )
     axes.set(xscale="log", xlabel="runs until the choice is shown (median)", yticks=places)
     axes.set_yticklabels(rows)
     figure.legend(["equal seeds for all points", "race"], loc="outside upper right", ncols=2, frameon=False)

@@ -152,7 +152,10 @@ def _build_parser() -> argparse.ArgumentParser:
         help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)",
     )
     parser.add_argument(
-        "--difference", metavar="D", type=float, help="propose the seeds that show a difference of D, where none is shown"
+        "--difference",
+        metavar="D",
+        type=float,
+        help="propose the seeds that show a difference of D, where none is shown",
     )
     parser.add_argument(
         "--confirm", metavar="N", type=int, help="run N fresh seeds at the best points only, which are reported alone"

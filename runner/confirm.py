@@ -29,7 +29,7 @@ def confirm_best(comparison: Comparison, count: int, *, accept: bool = False) ->
 
 
 def _choose_points(comparison: Comparison, count: int) -> dict[int, tuple[int, ...]]:
-    """The best points with the numbers of their first runs; without a check only those that may be confirmed."""
+    """The best points, each with the numbers of its first runs. Raises InvalidInputError if they cannot be confirmed."""
     if count < 2:
         raise InvalidInputError(f"--confirm must be at least 2 seeds, got {count}")
     if len(comparison.runs.studies) > 1:
@@ -37,7 +37,8 @@ def _choose_points(comparison: Comparison, count: int) -> dict[int, tuple[int, .
     if not comparison.best:
         has = ", ".join(comparison.runs.directions) or "none"
         raise InvalidInputError(
-            f"--confirm needs a metric with a direction in task.metrics and several points of one task; directions: {has}"
+            "--confirm needs a metric with a direction in task.metrics, and several points of one task; "
+            f"with a direction are: {has}"
         )
     (folder,) = comparison.runs.studies
     points = {best.point: list_variants(comparison.runs, best.point) for best in comparison.best.values()}
@@ -59,7 +60,7 @@ def _confirm(
     known: list[Confirmation],
     count: int,
 ) -> Confirmation:
-    """Executes fresh seeds at a point; they are recorded first, so that an interrupted call goes on with the same ones."""
+    """Executes fresh seeds at a point, which are recorded first: an interrupted call goes on with the same ones."""
     used = load_runs([study.folder.path], []).seed.max()
     seeds = choose_fresh_seeds(int(used) + 1, count)
     confirmation = Confirmation(numbers, seeds)

@@ -87,7 +87,7 @@ def print_error(message: str) -> None:
 
 
 def run_command(execute: Callable[[], None]) -> None:
-    """Runs a command about studies: its errors are a line and their exit status, 2 after a usage error, 130 after Ctrl-C."""
+    """Runs a command about studies: an error is a line and its exit status, 2 for a usage error, 130 for Ctrl-C."""
     with guard_output():
         try:
             execute()

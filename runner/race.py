@@ -99,8 +99,8 @@ def _begin(request: Request, track: Track) -> None:
     seeds = max(1, FIRST_SEEDS - track.count_common(np.full(points, True)))
     if record is None and seeds * points > request.budget:
         raise InvalidInputError(
-            f"--budget must be at least {seeds * points:,}, {seeds} more {'seed' if seeds == 1 else 'seeds'} for each of "
-            f"{points:,} points; got {request.budget:,}"
+            f"--budget must be at least {seeds * points:,}, {seeds} more {'seed' if seeds == 1 else 'seeds'} for "
+            f"each of {points:,} points; got {request.budget:,}"
         )
     if record is not None and record.level != request.level:
         raise InvalidInputError(f"the race of {request.study.path} has the level {record.level}, got {request.level}")
@@ -128,9 +128,7 @@ def _read_track(request: Request) -> Track:
     return Track(runs, first, impute_worst(values, failed), failed.sum(axis=1))
 
 
-def _look(
-    request: Request, track: Track, record: RaceRecord
-) -> tuple[RaceRecord, Standing, Decision | None, int]:
+def _look(request: Request, track: Track, record: RaceRecord) -> tuple[RaceRecord, Standing, Decision | None, int]:
     """Judges the race as it stands, which is one look at the study, and records who has left."""
     contenders = np.array([int(first) not in record.left for first in track.first])
     seeds = track.count_common(contenders)
@@ -153,18 +151,14 @@ def _is_spent(request: Request, record: RaceRecord, contenders: np.ndarray) -> b
     return request.budget - record.runs < contenders.sum()
 
 
-def _run_round(
-    request: Request, study: Extensible, track: Track, record: RaceRecord, standing: Standing
-) -> RaceRecord:
+def _run_round(request: Request, study: Extensible, track: Track, record: RaceRecord, standing: Standing) -> RaceRecord:
     """Gives seeds to the contenders, which are recorded first: an interrupted round is gone on with."""
     count = int(standing.contenders.sum())
     more = next_seeds(track.count_common(standing.contenders), count, request.budget - record.runs)
     seeds = choose_fresh_seeds(int(track.runs.seed.max()) + 1, more)
     record = record.add_round(track.first[standing.contenders].tolist(), seeds)
     write_race(request.study, record)
-    terminal.print_line(
-        f"round {len(record.rounds)}: {more:,} more seeds for {count:,} of {len(track.first):,} points"
-    )
+    terminal.print_line(f"round {len(record.rounds)}: {more:,} more seeds for {count:,} of {len(track.first):,} points")
     study.add_seeds(record.rounds[-1].points, seeds)
     return record
 
@@ -198,7 +192,9 @@ def _print_points(request: Request, track: Track, record: RaceRecord, standing: 
     order = sorted(range(len(means)), key=lambda i: (i != standing.leader, not standing.contenders[i], -means[i]))
     rows = []
     for point in order[:SHOWN_ROWS]:
-        state = "in contention" if standing.contenders[point] else f"left in look {record.left[int(track.first[point])]}"
+        state = (
+            "in contention" if standing.contenders[point] else f"left in look {record.left[int(track.first[point])]}"
+        )
         seeds = int((~np.isnan(track.values[point])).sum())
         state = "leads" if point == standing.leader else state
         rows.append((track.label(point), terminal.format_value(float(sign * means[point])), str(seeds), state))

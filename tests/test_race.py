@@ -125,7 +125,10 @@ def test_points_with_static_values_race_each_with_its_own_seeds(lab, runner, run
     [
         (("--metric", "other", "--budget", "100"), "other has no direction in task.metrics; there are: score"),
         (("--metric", "loss", "--budget", "100"), "there is no metric 'loss'; there are: score, other"),
-        (("--metric", "score", "--budget", "5"), "--budget must be at least 6, 2 more seeds for each of 3 points; got 5"),
+        (
+            ("--metric", "score", "--budget", "5"),
+            "--budget must be at least 6, 2 more seeds for each of 3 points; got 5",
+        ),
         (("--metric", "score", "--budget", "0"), "--budget must be a positive number of runs, got 0"),
         (("--metric", "score", "--budget", "9", "--level", "2"), "the confidence level must be at least 0.5 and less"),
         (("--metric", "score", "--budget", "9", "--difference", "-1"), "--difference must be a number of at least 0"),
@@ -159,7 +162,9 @@ def test_studies_that_cannot_be_extended_are_refused(study, run_race, runner, la
     (study / "race.json").write_text("{}")
     refuse(study, "race.json is damaged")
     (study / "race.json").unlink()
-    (tmp_path / "lab.py").write_text((tmp_path / "lab.py").read_text().replace("+ 2.0", "+ 2.5").replace("2.0 if", "2.5 if"))
+    (tmp_path / "lab.py").write_text(
+        (tmp_path / "lab.py").read_text().replace("+ 2.0", "+ 2.5").replace("2.0 if", "2.5 if")
+    )
     refuse(study, "is another study: the code")
 
 
@@ -245,7 +250,9 @@ def test_one_sided_p_values_are_those_of_scipy():
     low = stats.ttest_1samp(gaps[0], 0, alternative="greater").confidence_interval(0.99).low
     np.testing.assert_allclose(racing.lower_limits(gaps[:1], 0.01), [low])
     coins = np.array([[1.0, 1, 1, 0, -1], [2.0, 2, 2, 2, 2]])
-    np.testing.assert_allclose(racing.one_sided_p(coins), [stats.binomtest(3, 4, alternative="greater").pvalue, 2.0**-5])
+    np.testing.assert_allclose(
+        racing.one_sided_p(coins), [stats.binomtest(3, 4, alternative="greater").pvalue, 2.0**-5]
+    )
     assert racing.one_sided_p(np.array([[1.0], [np.nan]])).tolist() == [1.0, 1.0]
 
 

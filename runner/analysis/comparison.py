@@ -141,7 +141,9 @@ def compare_studies(
         against = _find_baselines(runs, baseline)
     elif all_pairs:
         _check_pairs(tasks)
-    look = record_looks(runs, _describe_question(runs, described, by, baseline, keep), 1 - level, is_claimless=count < 2)
+    look = record_looks(
+        runs, _describe_question(runs, described, by, baseline, keep), 1 - level, is_claimless=count < 2
+    )
     alpha = look.alpha
     options = {"level": level, "alpha": alpha, "groups": tasks, "failures": Failures(failures)}
     claims = compare_samples(samples, described, against=against, **options)

@@ -1,4 +1,4 @@
-"""Confirmed points: the runs of seeds that a point was given after it was chosen, apart from those that have chosen it."""
+"""Confirmed points: the runs that a point was given after it was chosen, apart from those that have chosen it."""
 
 from dataclasses import replace
 

@@ -109,7 +109,9 @@ def read_looks(folder: Folder) -> list[dict[str, Any]]:
         data = json.loads(folder.looks.read_text())
         check_types(data, _SCHEMA)
         if data["format"] != FORMAT:
-            raise InvalidInputError(f"{folder.looks} has format {data['format']}; this version of Seedbed reads {FORMAT}")
+            raise InvalidInputError(
+                f"{folder.looks} has format {data['format']}; this version of Seedbed reads {FORMAT}"
+            )
         return list(data["looks"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InvalidInputError(

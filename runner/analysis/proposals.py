@@ -1,4 +1,4 @@
-"""Which seeds would settle what a comparison does not show: of the points concerned only, for a difference of interest."""
+"""Which seeds would settle what a comparison does not show, for a difference of interest and its points only."""
 
 import math
 import re
@@ -56,7 +56,7 @@ def plan_differences(
 
 
 def _measure_spread(a: Sample, b: Sample) -> tuple[int, float]:
-    """The pairs and the standard deviation of their differences; of points without them what pairs of theirs would have."""
+    """The pairs and the standard deviation of their differences; without pairs that of independent ones."""
     _, left, right = np.intersect1d(a.replicate, b.replicate, assume_unique=True, return_indices=True)
     if len(left) > 1:
         return len(left), float((a.values[left] - b.values[right]).std(ddof=1))

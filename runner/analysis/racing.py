@@ -73,7 +73,7 @@ def one_sided_p(gaps: np.ndarray) -> np.ndarray:
 
 
 def lower_limits(gaps: np.ndarray, alpha: float) -> np.ndarray:
-    """The lower confidence limit of each mean gap at level `1 - alpha` by Student's t; minus infinity below two seeds."""
+    """The lower confidence limit of each mean gap at `1 - alpha` by Student's t; minus infinity below two seeds."""
     count, mean, spread = _describe_gaps(gaps)
     with np.errstate(invalid="ignore"):
         half = special.stdtrit(np.maximum(count - 1, 1), 1 - alpha) * spread / np.sqrt(count)
@@ -101,7 +101,7 @@ def impute_worst(values: np.ndarray, failed: np.ndarray) -> np.ndarray:
 
 
 def next_seeds(seeds: int, contenders: int, budget: int) -> int:
-    """How many seeds each contender gets next, having `seeds`: as many as the growth asks and the budget of runs permits.
+    """How many seeds each contender gets next, having `seeds`: what the growth asks and the budget of runs permits.
 
     0 if the budget does not suffice for one seed each.
     """

@@ -3,11 +3,11 @@
 The largest of several means is too large: of 50 equal points with 5 seeds by a whole standard deviation.
 
 The interval is the hybrid one of Andrews, Kitagawa and McCloskey (2024, Quarterly Journal of Economics 139), which
-conditions on which point won, and is confined to an interval that holds for all points at once. The estimate is less the
-excess that the best of such points has on average, found by simulation with means as far apart as these seem to be; where
-the points are plainly not one normal population, such as one far above the rest, it is the posterior mean under a prior that
-is estimated without a form (Kiefer and Wolfowitz, 1956). The median of the hybrid distribution, which its authors propose, is
-unbiased in the median, but often far too small among nearly equal points.
+conditions on which point won, and is confined to an interval that holds for all points at once. The estimate leaves out
+the excess that the best of such points has on average, found by simulation with means as far apart as these seem to be.
+Where the points are plainly not one normal population, such as one far above the rest, it is the posterior mean under a
+prior that is estimated without a form (Kiefer and Wolfowitz, 1956). The median of the hybrid distribution, which its
+authors propose, is unbiased in the median, but often far too small among nearly equal points.
 
 Standard errors of few seeds are moderated first (Smyth, 2004, Statistical Applications in Genetics and Molecular
 Biology 3): as far as the points have equal variances, they share them, and with them their degrees of freedom.
@@ -76,9 +76,7 @@ def correct_best(
     shared = moderate_errors(standard_errors[known], degrees[known])
     errors = np.maximum(shared.errors, np.finfo(np.float64).tiny)
     place = int(np.flatnonzero(known).searchsorted(best))
-    low, high = _invert(
-        _describe_target(means[known], errors, place, correlation), float(shared.degrees[place]), level
-    )
+    low, high = _invert(_describe_target(means[known], errors, place, correlation), float(shared.degrees[place]), level)
     # what the points have in common at a seed moves all means alike, and chooses no winner
     estimate = _estimate(means[known], errors * math.sqrt(1 - correlation), place)
     return min(max(estimate, low), high), low, high, WINNER
@@ -89,7 +87,9 @@ def _estimate(means: np.ndarray, errors: np.ndarray, best: int) -> float:
     if len(means) < 2 or not (errors > 0).all():
         return float(means[best])
     between = max(0.0, float(means.var(ddof=1) - (errors**2).mean()))
-    density = stats.norm.logpdf(means, np.average(means, weights=1 / (between + errors**2)), np.sqrt(between + errors**2))
+    density = stats.norm.logpdf(
+        means, np.average(means, weights=1 / (between + errors**2)), np.sqrt(between + errors**2)
+    )
     some = np.unique([best, *np.linspace(0, len(means) - 1, min(len(means), MOST_POINTS)).astype(int)])
     posterior, likelihood = _fit_prior(means[some], errors[some], int(some.searchsorted(best)))
     if likelihood - float(density[some].sum()) > GAIN:

@@ -1,4 +1,4 @@
-"""The record of a race in its study's folder, `race.json`: the rounds that were begun, and the points that have left."""
+"""The record of a race in its study's folder, `race.json`: the rounds begun, and the points that have left."""
 
 import json
 from collections.abc import Mapping, Sequence

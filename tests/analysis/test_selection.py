@@ -51,7 +51,9 @@ def test_a_clear_winner_is_left_as_it_is():
     estimate, low, high, _ = correct(values)
     assert estimate == pytest.approx(values[7].mean(), abs=0.05)
     half = (high - low) / 2
-    assert half == pytest.approx(1.96 * moderate_errors(values.std(axis=1, ddof=1) / 10**0.5, np.full(20, 9)).errors[7], rel=0.2)
+    assert half == pytest.approx(
+        1.96 * moderate_errors(values.std(axis=1, ddof=1) / 10**0.5, np.full(20, 9)).errors[7], rel=0.2
+    )
 
 
 def test_the_correction_moves_and_scales_with_the_values():
