@@ -309,7 +309,7 @@ def print_widths() -> None:
 
 
 def mixture_bound(seeds: int, best_at: int = 20) -> float:
-    """Robbins' normal mixture for a known spread: the bound of |z| for all numbers of seeds, narrowest near `best_at`."""
+    """Robbins' normal mixture for a known spread: the bound of |z| for all seeds, narrowest near `best_at`."""
     rate = 1 / best_at * (2 * np.log(1 / ALPHA) + np.log(1 + 2 * np.log(1 / ALPHA)))
     shrink = 1 + seeds * rate
     return float(np.sqrt(shrink / (seeds * rate) * (2 * np.log(1 / ALPHA) + np.log(shrink))))

@@ -29,7 +29,7 @@ def confirm_best(comparison: Comparison, count: int, *, accept: bool = False) ->
 
 
 def _choose_points(comparison: Comparison, count: int) -> dict[int, tuple[int, ...]]:
-    """The best points, each with the numbers of its first runs. Raises InvalidInputError if they cannot be confirmed."""
+    """The best points with the numbers of their first runs. Raises InvalidInputError if they cannot be confirmed."""
     if count < 2:
         raise InvalidInputError(f"--confirm must be at least 2 seeds, got {count}")
     if len(comparison.runs.studies) > 1:
@@ -46,8 +46,8 @@ def _choose_points(comparison: Comparison, count: int) -> dict[int, tuple[int, .
         for point, numbers in points.items():
             if confirmation.points == numbers and len(confirmation.seeds) != count:
                 raise InvalidInputError(
-                    f"{_label(comparison, point)} was confirmed by {len(confirmation.seeds):,} seeds, and the number of "
-                    f"seeds is chosen once; got --confirm {count}"
+                    f"{_label(comparison, point)} was confirmed by {len(confirmation.seeds):,} seeds, and the number "
+                    f"of seeds is chosen once; got --confirm {count}"
                 )
     return points
 

@@ -157,7 +157,7 @@ def _fit_variances(variances: np.ndarray, degrees: np.ndarray) -> tuple[float, f
 
 
 def estimate_correlation(values: np.ndarray) -> float:
-    """The correlation of two points' values at the same seed, from values `(points, seeds)` of equal seeds, from 0 to 1.
+    """The correlation of two points' values at the same seed, from 0 to 1, from values `(points, seeds)`.
 
     The share of the variance within points that a two-way analysis of variance gives to the seeds.
     """
