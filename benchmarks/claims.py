@@ -16,8 +16,9 @@ import numpy as np
 from scipy import stats
 
 from runner.analysis import statistics
-from runner.analysis.claims import Claims, Metric, compare_samples
+from runner.analysis.claims import Claims, compare_samples
 from runner.analysis.looks import spend
+from runner.analysis.metrics import Metric
 from runner.analysis.power import plan_seeds
 from runner.analysis.replicates import make_sample
 from runner.analysis.selection import correct_best, estimate_correlation

@@ -13,14 +13,16 @@ import pandas as pd
 
 from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
-from runner.analysis.claims import Against, Claims, Conclusion, Metric, compare_samples
+from runner.analysis.claims import Against, Claims, compare_samples
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.confirmation import split_confirmations
 from runner.analysis.formats import format_label
-from runner.analysis.load import Runs, load_runs
+from runner.analysis.load import Runs, is_same, load_runs
 from runner.analysis.looks import Look, record_looks, spend
+from runner.analysis.metrics import Metric
 from runner.analysis.proposals import ArmPlan, plan_differences, propose_seeds
 from runner.analysis.replicates import Failures, Sample, group_samples
-from runner.analysis.selection import correct_best
+from runner.analysis.selection import correct_best, estimate_correlation
 from runner.analysis.shapes import describe_shapes
 from runner.analysis.variances import divide_variance
 from runner.errors import InvalidInputError
@@ -144,16 +146,17 @@ def compare_studies(
     look = record_looks(
         runs, _describe_question(runs, described, by, baseline, keep), 1 - level, is_claimless=count < 2
     )
-    alpha = look.alpha
-    options = {"level": level, "alpha": alpha, "groups": tasks, "failures": Failures(failures)}
-    claims = compare_samples(samples, described, against=against, **options)
+    alpha, imputed = look.alpha, Failures(failures)
+    claims = compare_samples(
+        samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
+    )
     points = _build_points(runs, claims, labels)
     plans = plan_differences(claims, samples, described, difference, spend(look.number + 1, 1 - level))
     differences = _build_differences(runs, claims, labels, plans)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
     notes = (*notes, *_describe_look(look, level), *_ask_difference(differences, difference))
-    notes = (*notes, *_describe_samples(samples, Failures(failures)), *describe_shapes(samples, level))
+    notes = (*notes, *_describe_samples(samples, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
         level,
@@ -246,14 +249,6 @@ def _find_baselines(runs: Runs, baseline: Mapping[str, Any]) -> list[int]:
     return [place.get(key, i) for i, key in enumerate(partners)]
 
 
-def is_same(has: Any, value: Any) -> bool:
-    """Whether a value of an axis is the one that somebody has typed: numbers by value, anything else by its text."""
-    try:
-        return bool(np.float32(has) == np.float32(value))
-    except (TypeError, ValueError):
-        return str(has) == str(value)
-
-
 def _build_points(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]]) -> pd.DataFrame:
     """The table `points`; seeds that do not exist are None, not a number."""
     rows = []
@@ -289,20 +284,24 @@ def _correct_bests(
     """The best point of each directed metric among at least two points; there is none over several tasks."""
     found = {}
     for name, best in claims.best.items():
-        own = [(i, sample.values) for i, sample in enumerate(samples[name]) if len(sample.values)]
+        own = {i: sample for i, sample in enumerate(samples[name]) if len(sample.values)}
         if len(best) == 1 and len(own) > 1:
             found[name] = _correct_best(next(iter(best.values())), own, metrics[name], level)
     return found
 
 
-def _correct_best(point: int, values: Sequence[tuple[int, np.ndarray]], metric: Metric, level: float) -> Best:
-    estimate = next(float(own.mean()) for i, own in values if i == point)
-    if min(len(own) for _, own in values) < 2:
+def _correct_best(point: int, samples: Mapping[int, Sample], metric: Metric, level: float) -> Best:
+    """The best point among those with values; points that look better, but fail too often, do not compete."""
+    estimate = float(samples[point].values.mean())
+    rivals = [own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0]
+    if min(len(own.values) for own in rivals) < 2 or len(rivals) < 2:
         return Best(point, estimate, math.nan, math.nan, math.nan, "")
-    means = np.array([metric.sign * own.mean() for _, own in values])
-    counts = np.array([len(own) for _, own in values])
-    spreads = np.array([own.std(ddof=1) for _, own in values])
-    corrected, low, high, method = correct_best(means, spreads / np.sqrt(counts), counts - 1, level)
+    means = np.array([metric.sign * own.values.mean() for own in rivals])
+    counts = np.array([len(own.values) for own in rivals])
+    errors = np.array([own.values.std(ddof=1) for own in rivals]) / np.sqrt(counts)
+    shared = all(np.array_equal(own.replicate, rivals[0].replicate) for own in rivals)
+    correlation = estimate_correlation(np.stack([own.values for own in rivals])) if shared else 0.0
+    corrected, low, high, method = correct_best(means, errors, counts - 1, level, correlation=correlation)
     low, high = (low, high) if metric.sign > 0 else (-high, -low)
     return Best(point, estimate, metric.sign * corrected, low, high, method)
 

@@ -82,12 +82,14 @@ class PValues:
 
 
 def contrast_samples(a: Sample, b: Sample, *, is_binary: bool, resolution: float) -> Contrast:
-    """The contrast of two samples with at least one value each.
+    """The contrast of two samples; without a value of both there is none.
 
     It is paired where nearly all replicates are shared. Otherwise all values are used, with the covariance of those
     that are shared if there are enough. `resolution` is the relative spacing of the values: a spread of its size has
     come from rounding, and is none.
     """
+    if not len(a.values) or not len(b.values):
+        return Contrast(Kind.PAIRED, Method.NONE, 0, math.nan)
     left, right = _find_shared(a, b)
     shared, most = len(left), max(len(a.values), len(b.values))
     noise = resolution * max(np.abs(a.values).max(), np.abs(b.values).max())
@@ -169,8 +171,8 @@ def _contrast_overlapping(
 _T_METHODS = (Method.PAIRED_T, Method.PARTLY_PAIRED_T, Method.WELCH)
 
 
-def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
-    """The p-values of contrasts; of a difference beyond `margin` by two one-sided tests (Schuirmann, 1987).
+def compute_p_values(contrasts: Sequence[Contrast], margins: np.ndarray) -> PValues:
+    """The p-values of contrasts; of a difference beyond its margin by two one-sided tests (Schuirmann, 1987).
 
     NaN where there is no test, which for the second ones are all methods but those by t.
     """
@@ -178,14 +180,15 @@ def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
     rows = _find_rows(contrasts, *_T_METHODS)
     difference, error, degrees = _stack(contrasts, rows)
     p[rows] = 2 * stats.t.sf(np.abs(difference) / error, degrees)
-    beyond[rows] = stats.t.sf((margin - np.abs(difference)) / error, degrees)
+    beyond[rows] = stats.t.sf((margins[rows] - np.abs(difference)) / error, degrees)
     rows = _find_rows(contrasts, Method.MCNEMAR)
     counts = np.array([contrasts[i].counts for i in rows]).reshape(-1, 3)
     p[rows] = mcnemar_p(counts[:, 0], counts[:, 1])
     for i in _find_rows(contrasts, Method.FISHER):
-        p[i] = fisher_p(*contrasts[i].counts)
+        hits, count, other_hits, other_count = contrasts[i].counts
+        p[i] = fisher_p(hits, count, other_hits, other_count)
     for i in _find_rows(contrasts, Method.SIGN, Method.PERMUTATION):
-        p[i] = _separation_p(contrasts[i], margin)
+        p[i] = _separation_p(contrasts[i], margins[i])
     return PValues(p, beyond)
 
 
@@ -200,7 +203,8 @@ def bound_contrasts(contrasts: Sequence[Contrast], p: np.ndarray, alpha: float) 
     counts = np.array([contrasts[i].counts for i in rows]).reshape(-1, 3)
     low[rows], high[rows] = mcnemar_bounds(counts[:, 0], counts[:, 1], counts[:, 2], alpha)
     for i in _find_rows(contrasts, Method.FISHER):
-        low[i], high[i] = fisher_bounds(*contrasts[i].counts, alpha)
+        hits, count, other_hits, other_count = contrasts[i].counts
+        low[i], high[i] = fisher_bounds(hits, count, other_hits, other_count, alpha)
     for i in _find_rows(contrasts, Method.SIGN, Method.PERMUTATION):
         if p[i] < alpha:
             low[i] = high[i] = contrasts[i].difference
@@ -248,8 +252,8 @@ def fisher_p(hits: int, count: int, other_hits: int, other_count: int) -> float:
 def fisher_bounds(hits: int, count: int, other_hits: int, other_count: int, alpha: float) -> tuple[float, float]:
     """An interval of the difference of two independent shares that agrees with `fisher_p`.
 
-    What the exact intervals of both shares permit together, each at half of `alpha`. They are wider than the test, so that
-    a bound is moved beyond zero where only the test rejects.
+    What the exact intervals of both shares permit together, each at half of `alpha`. They are wider than the test, so
+    that a bound is moved beyond zero where only the test rejects.
     """
     lows, highs = share_bounds(np.array([hits, other_hits]), np.array([count, other_count]), alpha / 2)
     low, high = float(lows[0] - highs[1]), float(highs[0] - lows[1])

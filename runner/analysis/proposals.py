@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from runner.analysis.claims import Claims, Conclusion, Metric
+from runner.analysis.claims import Claims
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.load import Runs
+from runner.analysis.metrics import Metric
 from runner.analysis.power import plan_seeds
 from runner.analysis.replicates import Sample
 from runner.storage.environment import format_command
