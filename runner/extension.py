@@ -1,6 +1,5 @@
 """Extensions of a study by further seeds at some of its points, executed as one of its own calls would be."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from runner.pipeline import extend_study, take_call_fingerprint
 from runner.plan.even_values import EvenValues
 from runner.plan.segments import Axis, Plan, Segment
 from runner.plan.values import SEED_STOP
-from runner.storage.environment import format_command
+from runner.storage.environment import format_command, read_environment
 from runner.storage.fingerprint import find_mismatch
 from runner.storage.folder import Folder
 from runner.storage.lock import lock_folder
@@ -25,6 +24,8 @@ from runner.storage.rows import SavedRun, read_runs
 from runner.storage.saved import SavedStudy
 
 SEED = "seed"
+UNKNOWN = ("python", "-m", "runner")
+"""What is recorded as the command of a study whose own is lost."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def open_extensible(folder: Folder, *, accept: bool = False) -> Iterator[Extensi
         for line in recalled.call.warnings:
             terminal.print_warning(line)
         check_fingerprint(folder, recalled, open_saved_study(folder), accept=accept)
-        origin = tuple(shlex.split(format_command(folder)))
-        yield Extensible(folder, replace(recalled, call=replace(recalled.call, origin=origin or ("python",))), accept)
+        environment = read_environment(folder)
+        origin = tuple(environment["command"]) if environment else UNKNOWN
+        yield Extensible(folder, replace(recalled, call=replace(recalled.call, origin=origin)), accept)
 
 
 def check_fingerprint(folder: Folder, recalled: RecalledCall, saved: SavedStudy, *, accept: bool) -> None:
