@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from runner import terminal
-from runner.analysis.comparison import Comparison, compare_studies, format_json
+from runner.analysis.comparison import Best, Comparison, compare_studies, format_json
+from runner.analysis.formats import format_label
 from runner.analysis.tables import list_aggregates, list_differences, list_estimates
 from runner.errors import InvalidInputError
 from runner.output import run_command
@@ -56,11 +57,23 @@ def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS) -> None:
         terminal.print_prose(DIFFERENCES)
     for note in (*comparison.exclusions, *comparison.notes):
         terminal.print_prose(f"note: {note}")
+    for metric, best in comparison.best.items():
+        if best.confirmed is not None:
+            terminal.print_prose(_describe_confirmed(comparison, metric, best))
     if comparison.suggestion:
-        terminal.print_line(f"to show the smallest observed difference with 80 % power: {comparison.suggestion}")
+        terminal.print_line(f"to show such a difference with 80 % power: {comparison.suggestion}")
     for study, manifest in zip(comparison.runs.studies, comparison.runs.manifests, strict=True):
         if command := format_replay(study, manifest):
             terminal.print_line(f"keep the best run: {command}")
+
+
+def _describe_confirmed(comparison: Comparison, metric: str, best: Best) -> str:
+    label = format_label(comparison.runs.points.iloc[best.point].to_dict(), list(comparison.runs.points.columns))
+    value = terminal.format_value(best.confirmed_mean)
+    bounds = ""
+    if best.confirmed is not None and best.confirmed.method:
+        bounds = f" ({terminal.format_value(best.confirmed.low)} … {terminal.format_value(best.confirmed.high)})"
+    return f"confirmed by fresh seeds: {metric} of {label} is {value}{bounds}"
 
 
 def _parse_baseline(text: str | None) -> dict[str, str] | None:
@@ -138,6 +151,18 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)",
     )
+    parser.add_argument(
+        "--difference",
+        metavar="D",
+        type=float,
+        help="propose the seeds that show a difference of D, where none is shown",
+    )
+    parser.add_argument(
+        "--confirm", metavar="N", type=int, help="run N fresh seeds at the best points only, which are reported alone"
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="confirm although code, versions or device differ from the study's"
+    )
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
@@ -155,7 +180,18 @@ def main() -> None:
 
 def _compare() -> None:
     given = _build_parser().parse_args()
-    comparison = compare_studies(
+    comparison = _compare_as_asked(given)
+    if given.confirm is not None:
+        from runner.confirm import confirm_best  # it executes runs, and needs JAX
+
+        confirm_best(comparison, given.confirm, accept=given.accept)
+        comparison = _compare_as_asked(given)
+    _show_comparison(comparison, given)
+    _write_files(comparison, given)
+
+
+def _compare_as_asked(given: argparse.Namespace) -> Comparison:
+    return compare_studies(
         given.studies,
         metrics=given.metric,
         by=given.by,
@@ -167,9 +203,8 @@ def _compare() -> None:
         margin=_parse_margin(given.margin),
         failures=given.failures,
         bounds=_parse_bounds(given.bounds),
+        difference=given.difference,
     )
-    _show_comparison(comparison, given)
-    _write_files(comparison, given)
 
 
 def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:

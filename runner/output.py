@@ -87,13 +87,13 @@ def print_error(message: str) -> None:
 
 
 def run_command(execute: Callable[[], None]) -> None:
-    """Runs a command that reads studies: its errors are a line and exit status 2, Ctrl-C is 130."""
+    """Runs a command about studies: an error is a line and its exit status, 2 for a usage error, 130 for Ctrl-C."""
     with guard_output():
         try:
             execute()
         except (SeedbedError, OSError) as error:
             print_error(_explain(error))
-            sys.exit(2)
+            sys.exit(error.exit_status if isinstance(error, SeedbedError) else 2)
         except KeyboardInterrupt:
             print_error("interrupted")
             sys.exit(130)

@@ -4,12 +4,11 @@ Steps that need JAX import it late, and no other module does: it takes seconds, 
 """
 
 import os
-import shlex
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from runner.execution.signals import catch_signals
 from runner.execution.summary import Summary, add_block, add_parts, add_saved_runs, empty_summary
 from runner.plan.pending import Block, PendingRuns
 from runner.storage.checkpoints import format_replay
-from runner.storage.environment import collect_environment, format_command, write_environment
+from runner.storage.environment import collect_environment, format_command, format_words, write_environment
 from runner.storage.fingerprint import Fingerprint, Mismatch, find_mismatch, take_fingerprint
 from runner.storage.folder import (
     Folder,
@@ -117,6 +116,18 @@ def run_study(call: Call, folder: Folder) -> None:
         return run_study(call, fork)
     finally:
         remove_if_empty(fork)
+
+
+def extend_study(call: Call, folder: Folder) -> None:
+    """Executes what the study in a folder lacks of the call's plan, without a summary; the caller holds the lock.
+
+    Raises InvalidInputError for a study that contradicts the call, and StudyInterruptedError after a signal.
+    """
+    study = open_study(call, folder)
+    if study is not None and not study.is_complete:
+        schedule = trace_pending(call, study)
+        warn_of_shortages(call, folder, schedule)
+        execute_pending(call, study, schedule)
 
 
 def summarize_saved(call: Call, study: Study) -> Outcome:
@@ -294,7 +305,7 @@ def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
     )
     write_file(folder.manifest, format_manifest(manifest))
     devices = [] if is_elsewhere(call) else program.describe_devices() * len(schedule.devices)
-    write_environment(folder, collect_environment(devices))
+    write_environment(folder, collect_environment(devices, call.origin))
     write_config(folder, call.config_files)
     is_here = call.launcher is None and not saved.part_spans
     try:
@@ -321,7 +332,7 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
         verified, number = verify_sample(sample, get_signal), get_signal()
     write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
     if number and progress.runs < schedule.runs:
-        raise _interrupted(number, progress.runs, schedule, folder)
+        raise _interrupted(number, progress.runs, schedule, folder, call.origin)
     if study.repeated:  # their earlier rows count no more
         summary = _summarize_saved(call, read_saved_study(folder), study.index, manifest)
     failures = _count_failures(folder) if study.saved.rows else progress.failures
@@ -441,12 +452,15 @@ def _describe_failures(failures: Counter[str], study: Study) -> str:
     return f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; {again}"
 
 
-def _interrupted(number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
-    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {_format_call(folder)}"
+def _interrupted(
+    number: int, done: int, schedule: "Schedule", folder: Folder, origin: Sequence[str] = ()
+) -> StudyInterruptedError:
+    again = format_words(sys.orig_argv) if origin else _format_call(folder)
+    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {again}"
     return StudyInterruptedError(number, message)
 
 
 def _format_call(folder: Folder) -> str:
     """This call as one would type it to go on with its study."""
     arguments = [argument for argument in sys.orig_argv if not argument.startswith(("study=", "retry="))]
-    return shlex.join([Path(arguments[0]).name, *arguments[1:], f"study={folder.path.name}"])
+    return format_words([*arguments, f"study={folder.path.name}"])

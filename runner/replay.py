@@ -11,10 +11,9 @@ from runner import terminal
 from runner.analysis.winners import Choice, choose_runs
 from runner.config.recall import RecalledCall, format_run, recall_call
 from runner.errors import InvalidInputError
+from runner.extension import check_fingerprint
 from runner.output import run_command
-from runner.pipeline import take_call_fingerprint
 from runner.storage.checkpoints import check_target, list_outputs, save_run
-from runner.storage.fingerprint import find_mismatch
 from runner.storage.folder import Folder, shorten_path
 from runner.storage.rows import read_runs
 from runner.storage.saved import SavedStudy, read_saved_study
@@ -47,28 +46,15 @@ def _replay() -> None:
     numbers = choose_runs(request.study.path, request.choice)
     with recall_call(request.study.path) as recalled:
         saved = read_saved_study(request.study, truncate=False)
-        _check_fingerprint(request, recalled, saved)
+        for line in recalled.call.warnings:
+            terminal.print_warning(line)
+        check_fingerprint(request.study, recalled, saved, accept=request.accept)
         groups = _trace(request, recalled, saved, numbers)
         replays = list(_execute(request, recalled, groups))
     replays.sort(key=lambda replay: numbers.index(replay.run.number))
     _print_replays(request, recalled, replays)
     if any(replay.difference.differing for replay in replays):
         sys.exit(1)
-
-
-def _check_fingerprint(request: Request, recalled: RecalledCall, saved: SavedStudy) -> None:
-    """Raises InvalidInputError if code, versions or device differ from the study's, unless that is accepted."""
-    for line in recalled.call.warnings:
-        terminal.print_warning(line)
-    assert saved.manifest is not None
-    plan, known = recalled.call.plan, saved.manifest
-    fingerprint = take_call_fingerprint(recalled.call)
-    mismatch = find_mismatch(known.fingerprint, known.columns.parameters, plan, fingerprint)
-    if mismatch and not (request.accept and mismatch.can_be_accepted):
-        option = "; --accept replays it nevertheless" if mismatch.can_be_accepted else ""
-        raise InvalidInputError(f"{request.study.path} is another study: {mismatch}{option}")
-    if mismatch:
-        terminal.print_warning(f"{request.study.path} is another study: {mismatch}")
 
 
 def _trace(request: Request, recalled: RecalledCall, saved: SavedStudy, numbers: Sequence[int]) -> "list[ReplayGroup]":

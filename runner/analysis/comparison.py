@@ -2,10 +2,9 @@
 
 import json
 import math
-import shlex
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,17 @@ from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
 from runner.analysis.claims import Against, Claims, compare_samples
 from runner.analysis.conclusions import Conclusion
+from runner.analysis.confirmation import split_confirmations
 from runner.analysis.formats import format_label
 from runner.analysis.load import Runs, is_same, load_runs
+from runner.analysis.looks import Look, record_looks, spend
 from runner.analysis.metrics import Metric
+from runner.analysis.proposals import ArmPlan, plan_differences, propose_seeds
 from runner.analysis.replicates import Failures, Sample, group_samples
-from runner.analysis.selection import correct_best
+from runner.analysis.selection import correct_best, estimate_correlation
 from runner.analysis.shapes import describe_shapes
 from runner.analysis.variances import divide_variance
 from runner.errors import InvalidInputError
-from runner.storage.environment import format_command
 
 MOST_POINTS = 100_000
 """Points that are compared; if there are more, those that come first in the tables."""
@@ -47,6 +48,7 @@ class Best:
     high: float
     method: str
     confirmed: statistics.Interval | None = None
+    confirmed_mean: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def compare_studies(
     margin: float | Mapping[str, float] | None = None,
     failures: str = "drop",
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    difference: float | None = None,
 ) -> Comparison:
     """Compares the points of studies across their seeds.
 
@@ -112,7 +115,9 @@ def compare_studies(
     metrics that claims are made of; None takes those that the task declares, or else all. `margin` is the smallest
     difference of interest, for all metrics or by name; None is what rounding may do. `failures` is `drop`, `worst` or
     `last`: what stands for a run without a finite value. `bounds` are the lowest and highest possible values of
-    metrics, by which tasks are brought to one scale.
+    metrics, by which tasks are brought to one scale. `difference` is the one that further seeds are proposed for.
+
+    Each comparison of several points is a look at the study, which is recorded in its folder; see `looks.py`.
 
     Raises InvalidInputError for a study, metric, axis or value that does not exist, and a filter that is not valid.
 
@@ -125,7 +130,10 @@ def compare_studies(
     ['lr=0.1']
     """
     _check_options(level, baseline, all_pairs, failures)
-    runs = load_runs([Path(folder) for folder in folders], metrics, by, keep, failures == "last")
+    _check_difference(difference)
+    runs, confirming = split_confirmations(
+        load_runs([Path(folder) for folder in folders], metrics, by, keep, failures == "last")
+    )
     count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
     samples = group_samples(runs, count)
     described = _describe_metrics(runs, primary, margin)
@@ -135,15 +143,19 @@ def compare_studies(
         against = _find_baselines(runs, baseline)
     elif all_pairs:
         _check_pairs(tasks)
-    alpha = 1 - level
-    imputed = Failures(failures)
+    look = record_looks(
+        runs, _describe_question(runs, described, by, baseline, keep), 1 - level, is_claimless=count < 2
+    )
+    alpha, imputed = look.alpha, Failures(failures)
     claims = compare_samples(
         samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
     )
     points = _build_points(runs, claims, labels)
-    differences = _build_differences(runs, claims, labels)
+    plans = plan_differences(claims, samples, described, difference, spend(look.number + 1, 1 - level))
+    differences = _build_differences(runs, claims, labels, plans)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
+    notes = (*notes, *_describe_look(look, level), *_ask_difference(differences, difference))
     notes = (*notes, *_describe_samples(samples, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
@@ -155,12 +167,12 @@ def compare_studies(
         pd.DataFrame(aggregates.rows),
         samples,
         notes,
-        _choose_command(differences),
+        propose_seeds(runs, plans),
         tuple(name for name, metric in described.items() if metric.is_primary),
         (*runs.exclusions, *_describe_limit(runs)),
-        _correct_bests(claims, samples, described, level),
+        _confirm_bests(_correct_bests(claims, samples, described, level), confirming, described, level),
         pd.DataFrame(divide_variance(runs)),
-        1,
+        look.number,
         alpha,
     )
 
@@ -251,39 +263,19 @@ def _build_points(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable,
     return frame
 
 
-def _build_differences(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]]) -> pd.DataFrame:
-    """The table `differences`, with the command that adds the seeds that a row would need."""
-    axes, build_command = list(runs.points.columns), _make_command(runs)
-    rows = []
-    for row in claims.differences:
+def _build_differences(
+    runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]], plans: Mapping[int, ArmPlan]
+) -> pd.DataFrame:
+    """The table `differences`; rows with a plan have the seeds that they need, and the command that adds them."""
+    axes, rows = list(runs.points.columns), []
+    for place, row in enumerate(claims.differences):
         own = {name: value for name, value in row.items() if name not in ("point", "partner", "metric")}
         head = {"metric": row["metric"], "against": format_label(labels[row["partner"]], axes)}
-        needed = row["seeds_needed"] or 0
-        is_open = row["conclusion"] == Conclusion.NOT_SHOWN.value and not row["exploratory"]
-        own["command"] = build_command(needed - row["pairs"]) if is_open else ""
+        plan = plans.get(place)
+        own["seeds_needed"] = plan.seeds if plan else None
+        own["command"] = propose_seeds(runs, {place: plan}) if plan else ""
         rows.append({**labels[row["point"]], **head, **own})
     return pd.DataFrame(rows)
-
-
-def _choose_command(differences: pd.DataFrame) -> str:
-    """The command of the difference that needs most seeds."""
-    if not len(differences):
-        return ""
-    rows = differences[differences["command"] != ""]
-    return str(rows.loc[rows["seeds_needed"].astype(float).idxmax(), "command"]) if len(rows) else ""
-
-
-def _make_command(runs: Runs) -> Callable[[int], str]:
-    """A function from a number of seeds to the command that adds them; the command is empty if there is none."""
-    folder = runs.studies[0]
-    if len(runs.studies) > 1 or not folder.environment.exists() or runs.seed.max() < 0:
-        return lambda more: ""
-    other = ("seed=", "study=", "overwrite=")
-    words = [word for word in shlex.split(format_command(folder)) if not word.startswith(other)]
-    is_sweep = any(word in ("-m", "--multirun") for word in words[3:]) or any("experiment=" in word for word in words)
-    first, head = int(runs.seed.max()) + 1, shlex.join([*words, *([] if is_sweep else ["-m"])])
-    name = shlex.quote(f"study={folder.path.name}")
-    return lambda more: f"{head} {shlex.quote(f'seed=range({first},{first + more})')} {name}" if more > 0 else ""
 
 
 def _correct_bests(
@@ -292,22 +284,84 @@ def _correct_bests(
     """The best point of each directed metric among at least two points; there is none over several tasks."""
     found = {}
     for name, best in claims.best.items():
-        own = [(i, sample.values) for i, sample in enumerate(samples[name]) if len(sample.values)]
+        own = {i: sample for i, sample in enumerate(samples[name]) if len(sample.values)}
         if len(best) == 1 and len(own) > 1:
             found[name] = _correct_best(next(iter(best.values())), own, metrics[name], level)
     return found
 
 
-def _correct_best(point: int, values: Sequence[tuple[int, np.ndarray]], metric: Metric, level: float) -> Best:
-    estimate = next(float(own.mean()) for i, own in values if i == point)
-    if min(len(own) for _, own in values) < 2:
+def _correct_best(point: int, samples: Mapping[int, Sample], metric: Metric, level: float) -> Best:
+    """The best point among those with values; points that look better, but fail too often, do not compete."""
+    estimate = float(samples[point].values.mean())
+    rivals = [own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0]
+    if min(len(own.values) for own in rivals) < 2 or len(rivals) < 2:
         return Best(point, estimate, math.nan, math.nan, math.nan, "")
-    means = np.array([metric.sign * own.mean() for _, own in values])
-    counts = np.array([len(own) for _, own in values])
-    spreads = np.array([own.std(ddof=1) for _, own in values])
-    corrected, low, high, method = correct_best(means, spreads / np.sqrt(counts), counts - 1, level)
+    means = np.array([metric.sign * own.values.mean() for own in rivals])
+    counts = np.array([len(own.values) for own in rivals])
+    errors = np.array([own.values.std(ddof=1) for own in rivals]) / np.sqrt(counts)
+    shared = all(np.array_equal(own.replicate, rivals[0].replicate) for own in rivals)
+    correlation = estimate_correlation(np.stack([own.values for own in rivals])) if shared else 0.0
+    corrected, low, high, method = correct_best(means, errors, counts - 1, level, correlation=correlation)
     low, high = (low, high) if metric.sign > 0 else (-high, -low)
     return Best(point, estimate, metric.sign * corrected, low, high, method)
+
+
+def _confirm_bests(
+    best: Mapping[str, Best], confirming: Runs, metrics: Mapping[str, Metric], level: float
+) -> dict[str, Best]:
+    """The best points with the intervals of their confirmations, where there are some."""
+    if not len(confirming):
+        return dict(best)
+    samples = group_samples(confirming, max(1, len(confirming.points)))
+    found = {}
+    for name, each in best.items():
+        claims = compare_samples({name: [samples[name][each.point]]}, {name: metrics[name]}, level=level)
+        row = claims.points[0] if claims.points else None
+        interval = statistics.Interval(row["low"], row["high"], row["interval"]) if row and row["finished"] else None
+        mean = row["mean"] if row else math.nan
+        found[name] = replace(each, confirmed=interval, confirmed_mean=mean)
+    return found
+
+
+def _check_difference(difference: float | None) -> None:
+    if difference is not None and not (math.isfinite(difference) and difference > 0):
+        raise InvalidInputError(f"the difference of interest must be a positive number, got {difference}")
+
+
+def _describe_question(
+    runs: Runs,
+    metrics: Mapping[str, Metric],
+    by: Sequence[str] | None,
+    baseline: Mapping[str, Any] | None,
+    keep: str | None,
+) -> str:
+    """What is asked about the runs, for people who read which looks there were."""
+    names = [f"{name}{'' if metric.is_primary else ' (exploratory)'}" for name, metric in metrics.items()]
+    parts = [f"{', '.join(names)} by {', '.join(by or runs.points.columns) or 'nothing'}"]
+    parts += [f"against {' '.join(f'{name}={value}' for name, value in baseline.items())}"] if baseline else []
+    return "; ".join([*parts, *([f"where {keep}"] if keep else [])])
+
+
+def _describe_look(look: Look, level: float) -> list[str]:
+    notes = []
+    if look.number > 1:
+        notes.append(
+            f"this is look {look.number} at the study: differences have the level {look.alpha:.3g} of {1 - level:.3g}, "
+            "so that all looks together keep it"
+        )
+    if not look.is_recorded:
+        notes.append("this look cannot be recorded, because the study's folder cannot be written")
+    return notes
+
+
+def _ask_difference(differences: pd.DataFrame, difference: float | None) -> list[str]:
+    """A note on how to learn which seeds would settle what is not shown."""
+    if difference is not None or not len(differences) or not differences["conclusion"].eq(_NOT_SHOWN).any():
+        return []
+    return ["--difference D proposes the seeds that show a difference of D, where none is shown yet"]
+
+
+_NOT_SHOWN = Conclusion.NOT_SHOWN.value
 
 
 def _describe_limit(runs: Runs) -> list[str]:

@@ -31,7 +31,8 @@ class Call:
     """What one call of the command asks for.
 
     `config_files` are the texts of `.hydra/` by file name. `launcher` executes a sweep in shards, and `shard` is set
-    in the jobs that it starts. `warnings` are lines for the terminal.
+    in the jobs that it starts. `warnings` are lines for the terminal. `origin` is the command of the study where
+    another one extends it; empty where the process's own is the command of the study.
     """
 
     plan: Plan
@@ -41,6 +42,7 @@ class Call:
     launcher: ShardLauncher | None = None
     shard: ShardJob | None = None
     warnings: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
 
 
 def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:

@@ -6,7 +6,7 @@ import platform
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,11 +31,15 @@ _SCHEMA = Record(
 """The types of what is read again."""
 
 
-def collect_environment(devices: Iterable[str]) -> dict[str, Any]:
-    """The environment of this process as JSON values; `devices` are the kinds of its devices."""
+def collect_environment(devices: Iterable[str], origin: Sequence[str] = ()) -> dict[str, Any]:
+    """The environment of this process as JSON values; `devices` are the kinds of its devices.
+
+    `origin` is the command of the study if this process extends it by another one, which is recorded beside it then.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.orig_argv,
+        "command": list(origin) or sys.orig_argv,
+        **({"extended_by": sys.orig_argv} if origin else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -67,7 +71,12 @@ def format_command(folder: Folder) -> str:
     environment = read_environment(folder)
     if environment is None:
         return ""
-    program, *arguments = environment["command"]
+    return format_words(environment["command"])
+
+
+def format_words(words: Sequence[str]) -> str:
+    """The words of a command as one would type it, without the folder of its program."""
+    program, *arguments = words
     return shlex.join([Path(program).name, *arguments])
 
 

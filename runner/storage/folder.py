@@ -78,6 +78,21 @@ class Folder:
         return self.path / "checkpoints"
 
     @property
+    def looks(self) -> Path:
+        """Which states of its runs were compared; see `runner.analysis.looks`."""
+        return self.path / "looks.json"
+
+    @property
+    def confirmations(self) -> Path:
+        """Which seeds confirm which points; see `runner.analysis.confirmation`."""
+        return self.path / "confirmations.json"
+
+    @property
+    def race(self) -> Path:
+        """The rounds of a race; see `runner.race`."""
+        return self.path / "race.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -86,7 +101,8 @@ class Folder:
         """The files and folders of a study, but for those of its lock."""
         files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
         folders = (".hydra", "parts", "figures", "states", "checkpoints")
-        return (*files, self.checksums, *(self.path / name for name in folders))
+        plans = (self.looks, self.confirmations, self.race)
+        return (*files, self.checksums, *plans, *(self.path / name for name in folders))
 
     @property
     def parts(self) -> "list[Folder]":

@@ -14,6 +14,8 @@ from runner.storage.folder import Folder, write_file
 
 FINGERPRINT_SECONDS = 60
 """How long a shard waits for the others while they record where they run."""
+LOOK_SECONDS = 10
+"""How long a comparison waits for another one that records its look."""
 
 
 @contextmanager
@@ -46,6 +48,19 @@ def lock_parts(folder: Folder) -> Iterator[None]:
     """Lets one shard at a time read and write the fingerprints of the parts; waits for the others."""
     with FileLock(folder.path / "parts" / ".lock", timeout=FINGERPRINT_SECONDS):
         yield
+
+
+@contextmanager
+def lock_looks(folder: Folder) -> Iterator[None]:
+    """Lets one comparison at a time read and write the looks at a study, which may be under way meanwhile.
+
+    Waits for the others, and raises InvalidInputError if that takes too long.
+    """
+    try:
+        with FileLock(folder.path / ".looks.lock", timeout=LOOK_SECONDS):
+            yield
+    except Timeout as error:
+        raise InvalidInputError(f"{folder.looks} is in use by another comparison; try again") from error
 
 
 def is_locked(folder: Folder) -> bool:
