@@ -1,12 +1,11 @@
-"""Studies compared across seeds: estimates for each point, and paired differences to a baseline."""
+"""Studies compared across seeds: estimates for each point, and differences to the best one or to a baseline."""
 
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +13,50 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis import statistics
+from runner.analysis.aggregates import aggregate_tasks
+from runner.analysis.claims import Against, Claims, Conclusion, Metric, compare_samples
 from runner.analysis.formats import format_label
-from runner.analysis.load import STATUS_CODES, Runs, load_runs
+from runner.analysis.load import Runs, load_runs
+from runner.analysis.replicates import Failures, Sample, group_samples
+from runner.analysis.selection import correct_best
+from runner.analysis.shapes import describe_shapes
+from runner.analysis.variances import divide_variance
 from runner.errors import InvalidInputError
-from runner.plan.status import Status
 from runner.storage.environment import format_command
 
-MOST_POINTS = 5000
+MOST_POINTS = 100_000
 """Points that are compared; if there are more, those that come first in the tables."""
-MOST_SEEDS = 10**6
-"""Seeds that a command to add some may ask for."""
+MOST_PAIRS = 100_000
+"""Rows of differences that a comparison of all pairs may have for each metric."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The finite values of one metric at one point with their replicates and seeds, `(seeds,)`, in replicate order."""
+class Best:
+    """The best point of a metric, a row of `runs.points`, with its estimate.
 
-    values: np.ndarray
-    replicate: np.ndarray
-    seed: np.ndarray
-    finished: int
-    nonfinite: int
-    failed: int
+    `corrected`, `low` and `high` allow for the choice of the best among many by `method`; `confirmed` is the interval of
+    seeds that were run after the choice, if there are any.
+    """
+
+    point: int
+    estimate: float
+    corrected: float
+    low: float
+    high: float
+    method: str
+    confirmed: statistics.Interval | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What the seeds show; `points`, `differences` and `aggregates` have a row for each point and metric.
 
-    `points` are estimates, `differences` those to the baseline, `aggregates` those over several tasks (empty if there
-    is one). `samples` has for each metric the values of each point. `notes` is what a reader has to know, and
-    `suggestion` a command that adds seeds, or empty. docs/reference/columns.md describes the columns.
+    `points` are estimates, `differences` those to the best point or the baseline, `aggregates` those over several tasks
+    (empty if there is one), `variances` the share of each axis and of the seed in the variance of the runs. `samples` has
+    for each metric the values of each point. `primary` are the metrics that share the level, `best` has the best point of
+    each directed metric. `alpha` is what is left of `1 - level` for this look at the study, the `looks`-th. `notes` is what
+    a reader has to know, `exclusions` which runs are left out, and `suggestion` a command that adds seeds, or empty.
+    docs/reference/columns.md describes the columns.
     """
 
     runs: Runs
@@ -57,6 +69,12 @@ class Comparison:
     samples: Mapping[str, Sequence[Sample]]
     notes: tuple[str, ...]
     suggestion: str
+    primary: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] = ()
+    best: Mapping[str, Best] = field(default_factory=dict)
+    variances: pd.DataFrame = field(default_factory=pd.DataFrame)
+    looks: int = 1
+    alpha: float = 0.05
 
     def select_samples(self, metric: str, rows: pd.DataFrame) -> list[Sample]:
         """The samples of the points in some rows of `points` or `differences`."""
@@ -68,18 +86,6 @@ class Comparison:
         return [self.samples[metric][place[tuple(map(str, label))]] for label in wanted]
 
 
-class Conclusion(Enum):
-    """What the tests show of a difference."""
-
-    ONE_SEED = "one seed"
-    """There is no variance, and so no test, with one seed."""
-    SHOWN = "shown"
-    """By both tests."""
-    SHOWN_BY_T = "shown by t"
-    SHOWN_BY_RANK = "shown by rank"
-    NOT_SHOWN = "not shown"
-
-
 def compare_studies(
     folders: Sequence[Path | str],
     *,
@@ -88,13 +94,22 @@ def compare_studies(
     baseline: Mapping[str, Any] | None = None,
     level: float = 0.95,
     keep: str | None = None,
+    primary: Sequence[str] | None = None,
+    all_pairs: bool = False,
+    margin: float | Mapping[str, float] | None = None,
+    failures: str = "drop",
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Comparison:
     """Compares the points of studies across their seeds.
 
     `metrics` are scalar outputs, or numbers of arrays such as `y.mean`; None takes all scalars. `by` are the axes that
-    distinguish points; None takes all that vary. `baseline` gives values of axes, and each point is compared with the
-    one that has these values instead of its own; without it, with the first point of its task. `level` is the
-    confidence level, at least 0.5 and less than 1. `keep` selects runs by an expression for `pandas.DataFrame.eval`.
+    distinguish points; None takes all that vary. Each point is compared with the best one of its metric and task (the
+    first, if the metric has no direction); `baseline` gives values of axes, and each point is compared with the one that
+    has these values instead of its own; `all_pairs` compares all with all. `level` is the confidence level, at least 0.5 and
+    less than 1. `keep` selects runs by an expression for `pandas.DataFrame.eval`. `primary` are the metrics that claims are
+    made of; None takes those that the task declares, or else all. `margin` is the smallest difference of interest, for all
+    metrics or by name; None is what rounding may do. `failures` is `drop`, `worst` or `last`: what stands for a run without
+    a finite value. `bounds` are the lowest and highest possible values of metrics, by which tasks are brought to one scale.
 
     Raises InvalidInputError for a study, metric, axis or value that does not exist, and a filter that is not valid.
 
@@ -106,46 +121,103 @@ def compare_studies(
     >>> comparison.differences["against"].tolist()
     ['lr=0.1']
     """
+    _check_options(level, baseline, all_pairs, failures)
+    runs = load_runs([Path(folder) for folder in folders], metrics, by, keep, failures == "last")
+    count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
+    samples = group_samples(runs, count)
+    described = _describe_metrics(runs, primary, margin)
+    labels, tasks = _list_labels(runs)[:count], _list_tasks(runs, count)
+    against: Against | list[int] = Against.ALL if all_pairs else Against.BEST
+    if baseline is not None:
+        against = _find_baselines(runs, baseline)
+    elif all_pairs:
+        _check_pairs(tasks)
+    alpha = 1 - level
+    options = {"level": level, "alpha": alpha, "groups": tasks, "failures": Failures(failures)}
+    claims = compare_samples(samples, described, against=against, **options)
+    points = _build_points(runs, claims, labels)
+    differences = _build_differences(runs, claims, labels)
+    aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
+    notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
+    notes = (*notes, *_describe_samples(samples, Failures(failures)), *describe_shapes(samples, level))
+    return Comparison(
+        runs,
+        level,
+        tuple(runs.values),
+        tuple(runs.points.columns),
+        points,
+        differences,
+        pd.DataFrame(aggregates.rows),
+        samples,
+        notes,
+        _choose_command(differences),
+        tuple(name for name, metric in described.items() if metric.is_primary),
+        (*runs.exclusions, *_describe_limit(runs)),
+        _correct_bests(claims, samples, described, level),
+        pd.DataFrame(divide_variance(runs)),
+        1,
+        alpha,
+    )
+
+
+def _check_options(level: float, baseline: Mapping[str, Any] | None, all_pairs: bool, failures: str) -> None:
     if not 0.5 <= level < 1:
         raise InvalidInputError(f"the confidence level must be at least 0.5 and less than 1, got {level}")
-    runs = load_runs([Path(folder) for folder in folders], metrics, by, keep)
-    baselines, labels = _find_baselines(runs, baseline), _list_labels(runs)
-    samples = _group_samples(runs)
-    points: list[dict[str, Any]] = []
-    differences: list[dict[str, Any]] = []
-    unresolved: list[dict[str, Any]] = []
-    for metric, of_points in samples.items():
-        direction = runs.directions.get(metric, "")
-        rows = [_estimate(sample, level, direction, int(runs.planned[i])) for i, sample in enumerate(of_points)]
-        points += [{**labels[i], "metric": metric, **row} for i, row in enumerate(rows) if row["seeds"]]
-        pairs = [(i, j) for i, j in enumerate(baselines) if i != j and max(i, j) < len(of_points)]
-        pairs = [(i, j) for i, j in pairs if len(of_points[i].values) and len(of_points[j].values)]
-        compared = [_compare_samples(of_points[i], of_points[j], level, direction) for i, j in pairs]
-        conclusions = _conclude(compared, level)
-        for (i, j), row, conclusion in zip(pairs, compared, conclusions, strict=True):
-            row["command"] = _suggest_command(runs, row.pop("more"))
-            against = format_label(labels[j], list(runs.points.columns))
-            differences.append({**labels[i], "metric": metric, "against": against, **row})
-            unresolved += [row] if conclusion is Conclusion.NOT_SHOWN and row["command"] else []
-    aggregates = _aggregate_tasks(runs, samples, baseline, level)
-    frames = pd.DataFrame(points), pd.DataFrame(differences), pd.DataFrame(aggregates)
-    suggestion = max(unresolved, key=lambda row: row["seeds_needed"])["command"] if unresolved else ""
-    notes = (*_describe_runs(runs), *_describe_estimates(frames[0], frames[1]))
-    axes = tuple(runs.points.columns)
-    return Comparison(runs, level, tuple(runs.values), axes, *frames, samples, notes, suggestion)
+    if baseline is not None and all_pairs:
+        raise InvalidInputError("a comparison of all pairs has no baseline: give one of both")
+    if failures not in {each.value for each in Failures}:
+        has = ", ".join(each.value for each in Failures)
+        raise InvalidInputError(f"failures must be one of {has}, got {failures!r}")
 
 
-def _list_labels(runs: Runs) -> list[dict[str, Any]]:
+def _check_pairs(tasks: Sequence[Hashable]) -> None:
+    pairs = sum(count * (count - 1) // 2 for count in Counter(tasks).values())
+    if pairs > MOST_PAIRS:
+        raise InvalidInputError(
+            f"all pairs of {len(tasks):,} points are {pairs:,} comparisons, at most {MOST_PAIRS:,} are made; choose points "
+            "by --filter, or compare with the best"
+        )
+
+
+def _describe_metrics(
+    runs: Runs, primary: Sequence[str] | None, margin: float | Mapping[str, float] | None
+) -> dict[str, Metric]:
+    """What is known of each metric; the primary ones are those that are given, or declared by the task."""
+    names = list(runs.values)
+    for name in [*(primary or ()), *(margin if isinstance(margin, Mapping) else ())]:
+        if name not in names:
+            raise InvalidInputError(f"there is no metric {name!r} to compare; there are: {', '.join(names) or 'none'}")
+    margins = margin if isinstance(margin, Mapping) else {} if margin is None else dict.fromkeys(names, margin)
+    for name, value in margins.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise InvalidInputError(f"the margin of {name} must be a number of at least 0, got {value}")
+    declared = [name for name in runs.primary if name in names]
+    chosen = set(primary or declared or names)
+    return {
+        name: Metric(
+            name,
+            runs.directions.get(name, ""),
+            name in chosen,
+            margins.get(name),
+            runs.resolutions.get(name, 2.0**-23),
+            True if name in runs.binary else None,
+        )
+        for name in names
+    }
+
+
+def _list_labels(runs: Runs) -> list[dict[Hashable, Any]]:
     return runs.points.to_dict("records") if len(runs.points.columns) else [{}]
 
 
-def _find_baselines(runs: Runs, baseline: Mapping[str, Any] | None) -> list[int]:
+def _list_tasks(runs: Runs, count: int) -> list[Hashable]:
+    """The task of each point: tasks have different scales, so that only points of one are compared."""
+    return runs.points["task"].tolist()[:count] if "task" in runs.points else [""] * count
+
+
+def _find_baselines(runs: Runs, baseline: Mapping[str, Any]) -> list[int]:
     """For each point the index of the one that it is compared with."""
     count, frame = min(len(runs.points), MOST_POINTS), runs.points
-    if baseline is None:  # tasks have different scales, so each has a baseline of its own
-        tasks = frame["task"].tolist() if "task" in frame else [""] * count
-        firsts = {task: tasks.index(task) for task in dict.fromkeys(tasks)}
-        return [firsts[task] for task in tasks[:count]]
     for name, value in baseline.items():
         if name not in frame:
             axes = ", ".join(frame.columns) or "none"
@@ -168,224 +240,127 @@ def is_same(has: Any, value: Any) -> bool:
         return str(has) == str(value)
 
 
-def _group_samples(runs: Runs) -> dict[str, list[Sample]]:
-    """For each metric the sample of each point; the runs are sorted once for all metrics."""
-    count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
-    order = np.lexsort((runs.replicate, runs.point))
-    bounds = np.searchsorted(runs.point[order], np.arange(count + 1))
-    rows = [order[start:stop] for start, stop in pairwise(bounds)]
-    return {metric: [_take_sample(runs, values, own) for own in rows] for metric, values in runs.values.items()}
+def _build_points(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]]) -> pd.DataFrame:
+    """The table `points`; seeds that do not exist are None, not a number."""
+    rows = []
+    for row in claims.points:
+        point = row["point"]
+        own = {name: value for name, value in row.items() if name not in ("point", "metric")}
+        rows.append({**labels[point], "metric": row["metric"], "seeds": int(runs.planned[point]), **own})
+    frame = pd.DataFrame(rows)
+    for name in ("min_seed", "max_seed", "worst_seed"):
+        if len(frame):
+            frame[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return frame
 
 
-def _take_sample(runs: Runs, values: np.ndarray, rows: np.ndarray) -> Sample:
-    status, finite = runs.status[rows], np.isfinite(values[rows])
-    # an empty cell of a run that is ok belongs to a task without this output
-    given = finite | (status != STATUS_CODES[Status.OK])
-    failed = int((status == STATUS_CODES[Status.FAILED]).sum())
-    finished, kept = int(given.sum()) - failed, rows[finite]
-    nonfinite = finished - len(kept)
-    return Sample(values[kept], runs.replicate[kept], runs.seed[kept], finished, nonfinite, failed)
+def _build_differences(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]]) -> pd.DataFrame:
+    """The table `differences`, with the command that adds the seeds that a row would need."""
+    axes, build_command = list(runs.points.columns), _make_command(runs)
+    rows = []
+    for row in claims.differences:
+        own = {name: value for name, value in row.items() if name not in ("point", "partner", "metric")}
+        head = {"metric": row["metric"], "against": format_label(labels[row["partner"]], axes)}
+        needed = row["seeds_needed"] or 0
+        is_open = row["conclusion"] == Conclusion.NOT_SHOWN.value and not row["exploratory"]
+        own["command"] = build_command(needed - row["pairs"]) if is_open else ""
+        rows.append({**labels[row["point"]], **head, **own})
+    return pd.DataFrame(rows)
 
 
-def _estimate(sample: Sample, level: float, direction: str, planned: int) -> dict[str, Any]:
-    """The row of a point; the estimates are of the finite values."""
-    values = sample.values
-    counts = {
-        "seeds": planned if sample.finished + sample.failed else 0,
-        "finished": sample.finished,
-        "nonfinite": sample.nonfinite,
-        "nonfinite_share": sample.nonfinite / sample.finished if sample.finished else math.nan,
-        "failed": sample.failed,
-    }
-    empty = dict.fromkeys(("mean", "low", "high", "median", "iqm", "std", "min", "max"), math.nan)
-    if not len(values):
-        return {**counts, **empty, "interval": "", "min_seed": -1, "max_seed": -1, "worst_seed": -1}
-    interval = statistics.mean_interval(values, level)
-    least, most = int(np.argmin(values)), int(np.argmax(values))
-    worst = {"minimize": int(sample.seed[most]), "maximize": int(sample.seed[least])}.get(direction, -1)
-    return {
-        **counts,
-        "mean": float(values.mean()),
-        "low": interval.low,
-        "high": interval.high,
-        "interval": interval.method,
-        "median": float(np.median(values)),
-        "iqm": statistics.iqm(values),
-        "std": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
-        "min": float(values[least]),
-        "min_seed": int(sample.seed[least]),
-        "max": float(values[most]),
-        "max_seed": int(sample.seed[most]),
-        "worst_seed": worst,
-    }
-
-
-def _compare_samples(a: Sample, b: Sample, level: float, direction: str) -> dict[str, Any]:
-    """A point minus its baseline: paired over the common replicates, or by Welch's test if there are none."""
-    alpha, sign = 1 - level, {"minimize": -1.0}.get(direction, 1.0)
-    common, left, right = np.intersect1d(a.replicate, b.replicate, return_indices=True)
-    if len(common):
-        x, y = a.values[left], b.values[right]
-        gaps, pairs, kind = x - y, len(common), "paired"
-        interval, (t, rank) = statistics.mean_interval(gaps, level), statistics.paired_p(gaps)
-        size = statistics.effect(gaps)
-        wins = float((sign * gaps > 0).sum() + 0.5 * (gaps == 0).sum())
-        share, shared = wins / pairs, statistics.share_interval(wins, pairs, level)
-        least, spread = statistics.smallest_p(pairs), float(gaps.std(ddof=1)) if pairs > 1 else math.nan
-        gap, needed = float(gaps.mean()), statistics.seeds_needed(size, alpha)
-    else:
-        x, y, kind = a.values, b.values, "Welch"
-        pairs, gap = min(len(x), len(y)), float(x.mean() - y.mean())
-        interval, (t, rank) = statistics.welch_interval(x, y, level), statistics.welch_p(x, y)
-        size, share = statistics.effect_of(x, y), statistics.improvement(sign * x, sign * y)
-        shared = statistics.improvement_interval(sign * x, sign * y, level)
-        least, spread, needed = statistics.smallest_p(len(x), len(y)), math.nan, None
-    return {
-        "kind": kind,
-        "pairs": pairs,
-        "difference": gap,
-        "low": interval.low,
-        "high": interval.high,
-        "interval": interval.method,
-        "p_t": t,
-        "p_rank": rank,
-        "smallest_p_rank": least,
-        "effect": size,
-        "improvement": share,
-        "improvement_low": shared.low,
-        "improvement_high": shared.high,
-        "detectable": statistics.detectable(pairs, alpha) * spread if pairs > 1 else math.nan,
-        "seeds_needed": needed,
-        "more": max(0, needed - pairs) if needed and needed <= MOST_SEEDS else 0,
-        "better": {1: "yes", -1: "no"}.get(int(np.sign(sign * gap)), "equal") if direction else "",
-    }
-
-
-def _conclude(rows: list[dict[str, Any]], level: float) -> list[Conclusion]:
-    """Adjusts the p-values of one metric's comparisons for their number, and adds what they show to the rows."""
-    for name in ("p_t", "p_rank"):
-        adjusted = statistics.holm(np.array([row[name] for row in rows], dtype=float))
-        for row, p in zip(rows, adjusted, strict=True):
-            row[f"{name}_holm"] = float(p)
-    conclusions = [_conclude_row(row, 1 - level) for row in rows]
-    for row, conclusion in zip(rows, conclusions, strict=True):
-        row["verdict"] = _describe_conclusion(conclusion, row, len(rows), 1 - level)
-    return conclusions
-
-
-def _conclude_row(row: Mapping[str, Any], alpha: float) -> Conclusion:
-    if row["pairs"] < 2:
-        return Conclusion.ONE_SEED
-    by_t, by_rank = row["p_t_holm"] < alpha, row["p_rank_holm"] < alpha
-    if by_t and by_rank:
-        return Conclusion.SHOWN
-    if by_t:
-        return Conclusion.SHOWN_BY_T
-    return Conclusion.SHOWN_BY_RANK if by_rank else Conclusion.NOT_SHOWN
-
-
-def _describe_conclusion(conclusion: Conclusion, row: Mapping[str, Any], comparisons: int, alpha: float) -> str:
-    """The verdict in words, which also say if so many seeds cannot reach the level by rank."""
-    direction = {"yes": "better", "no": "worse"}.get(row["better"], "differs")
-    if conclusion is Conclusion.ONE_SEED:
-        return "one seed shows no difference"
-    smallest = min(1.0, row["smallest_p_rank"] * comparisons)
-    if smallest >= alpha:
-        limit = f"by rank {row['pairs']} seeds cannot reach {alpha:.2g} (at best {smallest:.3g})"
-        return f"{direction} by t; {limit}" if conclusion is Conclusion.SHOWN_BY_T else f"not shown; {limit}"
-    return {
-        Conclusion.SHOWN: direction,
-        Conclusion.SHOWN_BY_T: f"{direction} by t only",
-        Conclusion.SHOWN_BY_RANK: f"{direction} by rank only",
-    }.get(conclusion, "not shown")
-
-
-def _suggest_command(runs: Runs, more: int) -> str:
-    """The command that adds `more` seeds to the study; empty if there is nothing to add."""
-    folder = runs.studies[0]
-    if more <= 0 or len(runs.studies) > 1 or not folder.environment.exists() or runs.seed.max() < 0:
+def _choose_command(differences: pd.DataFrame) -> str:
+    """The command of the difference that needs most seeds."""
+    if not len(differences):
         return ""
+    rows = differences[differences["command"] != ""]
+    return str(rows.loc[rows["seeds_needed"].astype(float).idxmax(), "command"]) if len(rows) else ""
+
+
+def _make_command(runs: Runs) -> Callable[[int], str]:
+    """A function from a number of seeds to the command that adds them; the command is empty if there is none."""
+    folder = runs.studies[0]
+    if len(runs.studies) > 1 or not folder.environment.exists() or runs.seed.max() < 0:
+        return lambda more: ""
     other = ("seed=", "study=", "overwrite=")
     words = [word for word in shlex.split(format_command(folder)) if not word.startswith(other)]
     is_sweep = any(word in ("-m", "--multirun") for word in words[3:]) or any("experiment=" in word for word in words)
-    first = int(runs.seed.max()) + 1
-    added = [*([] if is_sweep else ["-m"]), f"seed=range({first},{first + more})", f"study={folder.path.name}"]
-    return shlex.join([*words, *added])
+    first, head = int(runs.seed.max()) + 1, shlex.join([*words, *([] if is_sweep else ["-m"])])
+    name = shlex.quote(f"study={folder.path.name}")
+    return lambda more: f"{head} {shlex.quote(f'seed=range({first},{first + more})')} {name}" if more > 0 else ""
+
+
+def _correct_bests(
+    claims: Claims, samples: Mapping[str, Sequence[Sample]], metrics: Mapping[str, Metric], level: float
+) -> dict[str, Best]:
+    """The best point of each directed metric among at least two points; there is none over several tasks."""
+    found = {}
+    for name, best in claims.best.items():
+        own = [(i, sample.values) for i, sample in enumerate(samples[name]) if len(sample.values)]
+        if len(best) == 1 and len(own) > 1:
+            found[name] = _correct_best(next(iter(best.values())), own, metrics[name], level)
+    return found
+
+
+def _correct_best(point: int, values: Sequence[tuple[int, np.ndarray]], metric: Metric, level: float) -> Best:
+    means = np.array([metric.sign * own.mean() for _, own in values])
+    counts = np.array([len(own) for _, own in values])
+    spreads = np.array([own.std(ddof=1) if len(own) > 1 else math.nan for _, own in values])
+    corrected, low, high, method = correct_best(means, spreads / np.sqrt(counts), counts - 1, level)
+    low, high = (low, high) if metric.sign > 0 else (-high, -low)
+    estimate = next(float(own.mean()) for i, own in values if i == point)
+    return Best(point, estimate, metric.sign * corrected, low, high, method)
+
+
+def _describe_limit(runs: Runs) -> list[str]:
+    if len(runs.points) <= MOST_POINTS:
+        return []
+    return [f"the first {MOST_POINTS:,} of {len(runs.points):,} points are compared; choose others by --filter"]
 
 
 def _describe_runs(runs: Runs) -> list[str]:
-    notes = []
+    notes = list(runs.notes)
     if runs.pending:
         notes.append(f"{runs.pending:,} planned runs are pending; the estimates are of the {len(runs):,} that are done")
     if runs.pooled:
-        notes.append(
-            f"each point pools the runs of all values of {', '.join(runs.pooled)}; pairs have the same of these values "
-            "and the same seed"
-        )
+        notes.append(f"each value is the average of a seed over all values of {', '.join(runs.pooled)}")
     if runs.categorical:
         notes.append(f"{', '.join(runs.categorical)}: categorical outputs, which are in the table and not compared")
     if runs.values and not any(np.isfinite(values).any() for values in runs.values.values()):
         notes.append(f"no run has a finite value of {', '.join(runs.values)}")
-    if len(runs.points) > MOST_POINTS:
-        notes.append(f"the first {MOST_POINTS:,} of {len(runs.points):,} points; choose others by --filter")
     return notes
 
 
-def _describe_estimates(points: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+def _describe_samples(samples: Mapping[str, Sequence[Sample]], failures: Failures) -> list[str]:
+    """What is left out of the samples, and what stands for values that are not finite."""
+    notes = []
+    left_out = max((sum(sample.left_out for sample in own) for own in samples.values()), default=0)
+    if left_out:
+        notes.append(f"{left_out:,} seeds that do not have all of these values are left out")
+    lost = {name: sum(sample.nonfinite + sample.failed for sample in own) for name, own in samples.items()}
+    total = {name: sum(sample.finished + sample.failed for sample in own) for name, own in samples.items()}
+    what = "the worst finite value stands for them" if failures is Failures.WORST else "means are of the others"
+    notes += [f"{name}: {n:,} of {total[name]:,} replicates have no finite value; {what}" for name, n in lost.items() if n]
+    return notes
+
+
+def _describe_claims(points: pd.DataFrame, differences: pd.DataFrame, claims: Claims) -> list[str]:
     notes = []
     if len(points) and (points["finished"] <= 1).all():
         notes.append("one seed for each point: there is no variance, and so no interval and no test")
-    if len(points) and points["nonfinite"].sum():
-        notes.append(
-            f"{points['nonfinite'].sum():,} values of {points['finished'].sum():,} are not finite; "
-            "estimates are of the finite ones"
-        )
-    if len(differences) and (differences["kind"] == "Welch").any():
-        notes.append("points without a common seed are compared unpaired, by Welch's test: common seeds show more")
+    if not len(differences):
+        return notes
+    primary, exploratory = claims.families[True], claims.families[False]
+    if primary > 1:
+        notes.append(f"p-values and intervals of differences allow for {primary:,} comparisons")
+    if exploratory:
+        names = ", ".join(differences.loc[differences["exploratory"], "metric"].unique())
+        notes.append(f"exploratory, as a family of {exploratory:,} comparisons of their own: {names}")
+    unpaired = differences["kind"].eq("unpaired").any()
+    if unpaired:
+        notes.append("points without a common seed are compared unpaired: common seeds show more")
+    if differences["kind"].eq("partly paired").any():
+        notes.append("points that share some of their seeds are compared by all of them, partly paired")
     return notes
-
-
-def group_scores(
-    runs: Runs, samples: Mapping[str, Sequence[Sample]], metric: str
-) -> dict[tuple[Any, ...], list[np.ndarray]]:
-    """For each point, apart from the task, the finite values `(seeds,)` of each task, where all tasks have some.
-
-    Empty if there is only one task.
-    """
-    if "task" not in runs.points or runs.points["task"].nunique() < 2 or len(runs.points) > MOST_POINTS:
-        return {}
-    others = [name for name in runs.points if name != "task"]
-    groups: dict[tuple[Any, ...], list[np.ndarray]] = {}
-    for sample, key in zip(samples[metric], runs.points[others].itertuples(index=False, name=None), strict=True):
-        groups.setdefault(tuple(key), []).append(sample.values)
-    tasks = max(map(len, groups.values()))
-    return {key: own for key, own in groups.items() if len(own) == tasks and min(map(len, own)) > 0}
-
-
-def _aggregate_tasks(
-    runs: Runs, samples: Mapping[str, Sequence[Sample]], baseline: Mapping[str, Any] | None, level: float
-) -> list[dict[str, Any]]:
-    """A row for each point over all tasks: its aggregate, and the probability that it improves on its baseline."""
-    wanted = {name: value for name, value in (baseline or {}).items() if name != "task"}
-    others = [name for name in runs.points if name != "task"]
-    rows = []
-    for metric in runs.values:
-        sign = {"minimize": -1.0}.get(runs.directions.get(metric, ""), 1.0)
-        groups = group_scores(runs, samples, metric)
-        for key, own in groups.items():
-            base = tuple(wanted.get(name, has) for name, has in zip(others, key, strict=True))
-            base = base if wanted else next(iter(groups))
-            other = next((s for k, s in groups.items() if all(map(is_same, k, base))), own)
-            share, interval = math.nan, statistics.NO_INTERVAL
-            if other is not own:
-                mine, theirs = ([sign * values for values in side] for side in (own, other))
-                share, interval = statistics.average_improvement(mine, theirs, level)
-            found = statistics.aggregate(own, level)
-            row = {"tasks": found.tasks, "runs": found.runs, "iqm": found.iqm, "low": found.iqm_interval.low}
-            row |= {"high": found.iqm_interval.high, "mean": found.mean, "median": found.median, "improvement": share}
-            row |= {"improvement_low": interval.low, "improvement_high": interval.high}
-            rows.append({**dict(zip(others, key, strict=True)), "metric": metric, **row})
-    return rows
 
 
 def format_json(comparison: Comparison) -> str:
@@ -394,8 +369,30 @@ def format_json(comparison: Comparison) -> str:
         "points": comparison.points,
         "differences": comparison.differences,
         "aggregates": comparison.aggregates,
+        "variances": comparison.variances,
     }
     tables = {name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in frames.items()}
     studies = [str(folder.path) for folder in comparison.runs.studies]
-    data = {"studies": studies, "level": comparison.level, "axes": comparison.axes, **tables, "notes": comparison.notes}
-    return json.dumps(data, indent=1)
+    best = {name: asdict(each) for name, each in comparison.best.items()}
+    data = {
+        "studies": studies,
+        "level": comparison.level,
+        "alpha": comparison.alpha,
+        "looks": comparison.looks,
+        "axes": comparison.axes,
+        "primary": comparison.primary,
+        "best": best,
+        **tables,
+        "exclusions": comparison.exclusions,
+        "notes": comparison.notes,
+    }
+    return json.dumps(_remove_nan(data), indent=1)
+
+
+def _remove_nan(data: Any) -> Any:
+    """JSON values in which numbers that JSON does not have are null."""
+    if isinstance(data, Mapping):
+        return {name: _remove_nan(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_remove_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

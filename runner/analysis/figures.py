@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from runner.analysis import statistics
-from runner.analysis.comparison import Comparison, group_scores
+from runner.analysis.aggregates import group_scores
+from runner.analysis.comparison import Comparison
 from runner.analysis.formats import format_value
 from runner.storage.reader import read_arrays
 

@@ -1,16 +1,21 @@
 """Studies loaded for a comparison: the point of each run, its replicate, and its metrics."""
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from runner.contract.task import Output
 from runner.errors import InvalidInputError
@@ -18,7 +23,7 @@ from runner.plan.even_values import Column, count_members
 from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest, require_manifest
-from runner.storage.reader import CodedRows, read_coded_rows, read_frame
+from runner.storage.reader import MINUS_ZERO, CodedRows, iterate_batches, read_coded_rows, read_frame
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
@@ -28,8 +33,17 @@ REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
     "max": np.max,
     "norm": np.linalg.norm,
     "last": lambda values: values.reshape(-1)[-1],
+    "area": lambda values: np.trapezoid(values.reshape(-1)),
 }
-"""Numbers that an array can be reduced to, as in `y.mean`; or an index, as in `y.0` or `y.2.1`."""
+"""Numbers that an array can be reduced to, as in `y.mean`; or an index, as in `y.0` or `y.2.1`.
+
+`area` is that under the curve of all elements, one step apart, by the trapezoidal rule.
+"""
+THRESHOLD = re.compile(r"steps_(below|above)_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+"""The first step, from 0, at which a curve is at most or at least a number, as in `loss.steps_below_0.1`.
+
+A curve that never is has infinitely many steps: a run without a finite value.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,8 @@ class Runs:
 
     `points` has a row for each point and a column for each axis. Per run, `(runs,)`: the index of its `study`, its
     `number` in that study's table, its `point`, `seed` (-1 for none), `replicate` (equal for runs that are paired:
-    those with equal seeds and equal values of the pooled axes), `status`, and the value of each metric, float64.
+    those with equal seeds), its `variant` (equal for runs with equal values of the pooled axes), `status`, and the value
+    of each metric, float64.
     """
 
     studies: tuple[Folder, ...]
@@ -49,17 +64,28 @@ class Runs:
     point: np.ndarray
     seed: np.ndarray
     replicate: np.ndarray
+    variant: np.ndarray
     status: np.ndarray
     values: Mapping[str, np.ndarray]
     directions: Mapping[str, str]
     planned: np.ndarray
-    """Runs of each point, `(points,)`, pending ones included."""
+    """Replicates of each point, `(points,)`, pending ones included."""
     pending: int
     """Runs that are still to be executed."""
     pooled: tuple[str, ...] = ()
     """Axes that vary within a point, because the comparison is not by them."""
     categorical: tuple[str, ...] = ()
     """Categorical outputs, which have no estimates."""
+    primary: tuple[str, ...] = ()
+    """Metrics that the tasks declare as their primary ones."""
+    binary: tuple[str, ...] = ()
+    """Metrics whose outputs are booleans."""
+    resolutions: Mapping[str, float] = field(default_factory=dict)
+    """The relative spacing of the dtype of each metric's output."""
+    exclusions: tuple[str, ...] = ()
+    """Which runs are left out, and why."""
+    notes: tuple[str, ...] = ()
+    """What else has become of the studies' runs."""
 
     def __len__(self) -> int:
         return len(self.point)
@@ -109,57 +135,123 @@ def load_runs(
     metrics: Sequence[str] | None = None,
     by: Sequence[str] | None = None,
     keep: str | None = None,
+    is_last: bool = False,
 ) -> Runs:
-    """The runs of studies.
+    """The runs of studies; a run that several of them have is one.
 
     `metrics` and `by` are names of metrics and axes; None takes all scalar outputs (or the means of arrays, if there
-    are no scalars) and all axes that vary. `keep` is an expression for `pandas.DataFrame.eval` that selects runs.
+    are no scalars) and all axes that vary and that no other one determines. `keep` is an expression for
+    `pandas.DataFrame.eval` that selects runs. With `is_last`, elements of arrays that are not finite are left out.
 
     Raises InvalidInputError for a folder without a study, a damaged table, an unknown metric or axis, and a filter
     that cannot be evaluated or selects nothing.
     """
-    studies = [_open_study(Path(folder)) for folder in folders]
-    places, manifests = [folder for folder, _ in studies], [manifest for _, manifest in studies]
+    places, notes = _list_places(folders)
+    studies = [_open_study(place) for place in places]
+    folders_of, manifests = [folder for folder, _ in studies], [manifest for _, manifest in studies]
     chosen = _choose_metrics(manifests, metrics)
+    filtered = _list_filtered(keep, manifests, chosen)
     texts: Texts = {}
-    tables = [_read_table(folder, known, chosen, texts) for folder, known in zip(places, manifests, strict=True)]
-    codes = _join_codes(tables, texts)
+    read = [_read_table(*study, [*chosen, *filtered], texts, is_last) for study in studies]
+    tables, codes, copies = _join_tables(read, texts)
+    notes += copies
     columns = {name: np.concatenate([getattr(t, name) for t in tables]) for name in ("number", "seed", "status")}
     columns["study"] = np.repeat(np.arange(len(tables)), [len(table.seed) for table in tables])
-    values = {name: np.concatenate([table.values[name] for table in tables]) for name in chosen}
+    values = {name: np.concatenate([table.values[name] for table in tables]) for name in [*chosen, *filtered]}
     if not len(columns["seed"]):
-        raise InvalidInputError(f"{' and '.join(str(folder.path) for folder in places)}: no run is done yet")
+        raise InvalidInputError(f"{' and '.join(str(folder.path) for folder in folders_of)}: no run is done yet")
     labels = {name: _convert_texts(name, manifests, cells) for name, cells in texts.items()}
-    kept = np.ones(len(columns["seed"]), dtype=bool)
+    kept, exclusions = np.ones(len(columns["seed"]), dtype=bool), []
     if keep is not None:
-        kept = _evaluate_filter(keep, codes, labels, columns["seed"], values)
+        words = {name: _read_words(tables, name) for name in _list_words(keep, manifests)}
+        kept = _evaluate_filter(keep, codes, labels, columns["seed"], {**values, **words})
+        exclusions = _describe_filter(keep, kept, [*values, *words])
+    values = {name: values[name] for name in chosen}
     columns, values, codes = ({n: column[kept] for n, column in group.items()} for group in (columns, values, codes))
+    runs = _build_runs(columns, values, codes, labels, by)
+    runs = replace(
+        runs,
+        studies=tuple(folders_of),
+        manifests=tuple(manifests),
+        directions={name: way for manifest in manifests for name, way in manifest.metrics.items()},
+        categorical=tuple(name for name, output in _list_outputs(manifests).items() if output.is_categorical),
+        primary=tuple(dict.fromkeys(name for manifest in manifests for name in manifest.primary)),
+        binary=tuple(name for name in chosen if _find_dtype(manifests, name).kind == "b"),
+        resolutions={name: _find_resolution(_find_dtype(manifests, name)) for name in chosen},
+        exclusions=tuple(exclusions),
+        notes=tuple(notes),
+    )
+    planned, pending = _count_planned(runs, tables, is_whole=bool(kept.all()) and by is None)
+    return replace(runs, planned=planned, pending=pending)
 
+
+def _list_places(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The folders without repetitions, and a note if there were some."""
+    distinct = {Path(folder).resolve(): Path(folder) for folder in reversed(folders)}
+    places = list(reversed(distinct.values()))
+    more = len(folders) - len(places)
+    return places, [f"{more:,} of the folders were given more than once, and are read once"] if more else []
+
+
+def _build_runs(
+    columns: Mapping[str, np.ndarray],
+    values: Mapping[str, np.ndarray],
+    codes: Mapping[str, np.ndarray],
+    labels: Mapping[str, Sequence[Any]],
+    by: Sequence[str] | None,
+) -> Runs:
+    """The runs with their points, replicates and variants; what depends on the manifests is still to be filled in."""
     varying = [name for name, column in codes.items() if _varies(column, codes["task"])]
-    axes = varying if by is None else _check_axes(by, codes)
+    axes = _find_independent(varying, codes) if by is None else _check_axes(by, codes)
     rows = len(columns["seed"])
     points, (first, point) = _number_rows({name: codes[name] for name in axes}, rows)
     frame = pd.DataFrame(
         {name: [labels[name][code] for code in points[name]] for name in axes}, index=range(len(first))
     )
-    pooled = [name for name in varying if name not in axes]
-    _, (_, replicate) = _number_rows({"seed": columns["seed"], **{name: codes[name] for name in pooled}}, rows)
-    runs = Runs(
-        studies=tuple(places),
-        manifests=tuple(manifests),
+    pooled = [name for name in varying if name not in axes and not _is_determined(codes[name], point)]
+    _, (_, variant) = _number_rows({name: codes[name] for name in pooled}, rows)
+    _, (_, replicate) = _number_rows({"seed": columns["seed"]}, rows)
+    return Runs(
+        studies=(),
+        manifests=(),
         points=frame,
         point=point,
         replicate=replicate,
+        variant=variant,
         **columns,
         values=values,
-        directions={name: way for manifest in manifests for name, way in manifest.metrics.items()},
+        directions={},
         planned=np.empty(0),
         pending=0,
         pooled=tuple(pooled),
-        categorical=tuple(name for name, output in _list_outputs(manifests).items() if output.is_categorical),
     )
-    planned, pending = _count_planned(runs, tables, is_whole=bool(kept.all()) and by is None)
-    return replace(runs, planned=planned, pending=pending)
+
+
+def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray]) -> list[str]:
+    """The axes that distinguish points: without those that another one determines.
+
+    A parameter of an optimizer, for instance, has a value for some of the optimizers only, the same one wherever that is
+    chosen. Of two that determine each other the nested one is left out, such as `optimizer.b1`; two that vary together
+    both stay.
+    """
+    kept = list(varying)
+    for name in reversed(varying):
+        others = [other for other in kept if other != name]
+        if any(_is_determined(codes[name], codes[other]) and _is_above(other, name, codes) for other in others):
+            kept.remove(name)
+    return kept
+
+
+def _is_above(other: str, name: str, codes: Mapping[str, np.ndarray]) -> bool:
+    """Whether an axis that determines another one is the one to keep."""
+    return name.startswith(f"{other}.") or not _is_determined(codes[other], codes[name])
+
+
+def _is_determined(column: np.ndarray, by: np.ndarray) -> bool:
+    """Whether rows that are equal in `by`, codes from -1, are equal in a column."""
+    last = np.zeros(int(by.max(initial=0)) + 2, dtype=column.dtype)
+    last[by] = column  # the code -1 is the last place
+    return bool(np.array_equal(last[by], column))
 
 
 def _open_study(path: Path) -> tuple[Folder, Manifest]:
@@ -178,14 +270,34 @@ def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) 
         return scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
-        if name in scalars or (base in arrays and (part in REDUCTIONS or re.fullmatch(r"\d+(\.\d+)*", part))):
+        if name in scalars or (base in arrays and _is_reduction(part)):
             continue
-        parts = ", ".join(f"{array}.{{{','.join(REDUCTIONS)},0,…}}" for array in arrays)
+        parts = ", ".join(f"{array}.{{{','.join(REDUCTIONS)},steps_below_0.1,0,…}}" for array in arrays)
         has = (", ".join(scalars) or "none") + (f"; of arrays: {parts}" if arrays else "")
         is_categorical = name in outputs and outputs[name].is_categorical
         what = f"{name!r} is categorical and not a metric" if is_categorical else f"there is no metric {name!r}"
         raise InvalidInputError(f"{what}; there are: {has}")
     return list(asked)
+
+
+def _is_reduction(part: str) -> bool:
+    return part in REDUCTIONS or bool(THRESHOLD.fullmatch(part) or re.fullmatch(r"\d+(\.\d+)*", part))
+
+
+def _find_dtype(manifests: Sequence[Manifest], metric: str) -> np.dtype[Any]:
+    """The dtype of the output that a metric is made of."""
+    outputs = _list_outputs(manifests)
+    return (outputs.get(metric) or outputs[metric.partition(".")[0]]).dtype
+
+
+def _find_resolution(dtype: np.dtype[Any]) -> float:
+    """The relative spacing of the values of a dtype; 0 for integers and booleans, which are exact."""
+    if dtype.kind in "iub":
+        return 0.0
+    try:
+        return float(ml_dtypes.finfo(dtype).eps)
+    except ValueError:
+        return 2.0**-23
 
 
 def _list_outputs(manifests: Sequence[Manifest]) -> dict[str, Output]:
@@ -199,13 +311,18 @@ def _check_axes(asked: Sequence[str], codes: Mapping[str, Any]) -> list[str]:
     return list(asked)
 
 
-def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], texts: Texts) -> _Table:
-    """One table; the texts of its parameters are added to those of all tables."""
+def _read_table(
+    folder: Folder, manifest: Manifest, metrics: Sequence[str], texts: Texts, is_last: bool
+) -> _Table:
+    """One table with the parts that are not merged yet; the texts of its parameters are added to those of all tables."""
     columns = manifest.columns
     has = {output.name for output in columns.outputs if not output.is_categorical}
     bases = {name: name if name in has else name.partition(".")[0] for name in metrics}
     outputs = [name for name in dict.fromkeys(bases.values()) if name in has]
     batches = [_use_small_codes(batch) for batch in read_coded_rows(folder, manifest, outputs)]
+    for part in folder.parts:
+        rows = read_coded_rows(part, replace(manifest, retries=()), outputs)
+        batches += [_use_small_codes(batch) for batch in rows]
     codes = {
         name: _merge_codes(
             [batch.texts[name] for batch in batches],
@@ -215,21 +332,30 @@ def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], text
         for name in ("task", *columns.parameters)
         if name != "seed"
     }
-    rows = sum(len(batch.seeds) for batch in batches)
+    rows_read = sum(len(batch.seeds) for batch in batches)
     values = {
-        metric: np.concatenate([np.empty(0), *(_reduce_output(batch.outputs[base], metric) for batch in batches)])
+        metric: np.concatenate(
+            [np.empty(0), *(_reduce_output(batch.outputs[base], metric, is_last) for batch in batches)]
+        )
         if base in has
-        else np.full(rows, np.nan)
+        else np.full(rows_read, np.nan)
         for metric, base in bases.items()
     }
     number = np.concatenate([np.empty(0, np.int64), *(batch.numbers for batch in batches)])
     seed = np.concatenate([np.empty(0, np.int64), *(batch.seeds for batch in batches)])
     status = np.concatenate([np.empty(0, np.int8), *(batch.statuses for batch in batches)])
-    if not manifest.retries:
-        return _Table(folder, manifest, codes, number, seed, status, values)
-    order = np.argsort(number)  # rows of repeated runs are at the end of the table
-    codes, values = ({name: column[order] for name, column in group.items()} for group in (codes, values))
-    return _Table(folder, manifest, codes, number[order], seed[order], status[order], values)
+    table = _Table(folder, manifest, codes, number, seed, status, values)
+    if not manifest.retries and not folder.parts:
+        return table
+    # rows of repeated runs are at the end of the table, and some of a part may be in the table already
+    return _select_rows(table, np.unique(number, return_index=True)[1])
+
+
+def _select_rows(table: _Table, rows: np.ndarray) -> _Table:
+    codes, values = ({name: column[rows] for name, column in group.items()} for group in (table.codes, table.values))
+    return replace(
+        table, codes=codes, values=values, number=table.number[rows], seed=table.seed[rows], status=table.status[rows]
+    )
 
 
 STATUS_CODES = {status: code for code, status in enumerate(Status)}
@@ -252,34 +378,120 @@ def _merge_codes(texts: Sequence[list[str]], codes: Sequence[np.ndarray], known:
     return np.concatenate(parts)
 
 
-def _reduce_output(column: Any, metric: str) -> np.ndarray:
+def _reduce_output(column: Any, metric: str, is_last: bool) -> np.ndarray:
     """A scalar unchanged, or a number of each array; NaN where a run has none."""
     if isinstance(column, np.ndarray):
         return column
-    part = metric.partition(".")[2]
-    reduce = REDUCTIONS[part] if part in REDUCTIONS else itemgetter(tuple(map(int, part.split("."))))
+    reduce = _find_reduction(metric.partition(".")[2])
     try:
-        return np.array([np.nan if text is None else float(reduce(np.array(json.loads(text)))) for text in column])
+        return np.array([np.nan if text is None else _reduce_array(text, reduce, is_last) for text in column])
     except (IndexError, TypeError, ValueError) as error:
         raise InvalidInputError(f"{metric}: {error}") from error
+
+
+def _reduce_array(text: str, reduce: Callable[[np.ndarray], Any], is_last: bool) -> float:
+    array = np.array(json.loads(MINUS_ZERO.sub("-0.0", text)))
+    if is_last and array.dtype.kind == "f":
+        array = array[np.isfinite(array)]
+        if not array.size:
+            return math.nan
+    return float(reduce(array))
+
+
+def _find_reduction(part: str) -> Callable[[np.ndarray], Any]:
+    if part in REDUCTIONS:
+        return REDUCTIONS[part]
+    if found := THRESHOLD.fullmatch(part):
+        return partial(_count_steps, is_below=found[1] == "below", threshold=float(found[2]))
+    return itemgetter(tuple(map(int, part.split("."))))
+
+
+def _count_steps(values: np.ndarray, is_below: bool, threshold: float) -> float:
+    """The first step at which a curve is at most, or at least, a threshold; infinity if it never is."""
+    reached = np.flatnonzero(values.reshape(-1) <= threshold if is_below else values.reshape(-1) >= threshold)
+    return float(reached[0]) if len(reached) else math.inf
+
+
+def _join_tables(
+    tables: Sequence[_Table], texts: Texts
+) -> tuple[list[_Table], dict[str, np.ndarray], list[str]]:
+    """The tables without runs that an earlier one has, the codes of all their runs, and notes.
+
+    Codes are those of parameters, and of the entries of the fingerprint in which studies differ. Runs of two studies with
+    equal codes and seeds are one run where all their values are equal; otherwise the studies are told apart.
+    """
+    codes, notes = _join_codes(tables, texts), []
+    if len(tables) > 1:
+        kept, shared = _drop_copies(tables, codes)
+        notes = [
+            f"{count:,} runs of {tables[i].folder.path} are in another of the studies, too, with equal values; they are "
+            "counted once"
+            for i, count in shared.items()
+        ]
+        if shared:
+            tables = [_select_rows(table, rows) for table, rows in zip(tables, kept, strict=True)]
+            codes = _join_codes(tables, texts)
+        if _has_equal_runs(tables, codes):
+            codes["study"] = _repeat_codes(tables, _name_studies(tables), texts.setdefault("study", {}))
+    return list(tables), codes, notes
 
 
 def _join_codes(tables: Sequence[_Table], texts: Texts) -> dict[str, np.ndarray]:
     """The codes of all runs: of their parameters, and of the entries of the fingerprint in which studies differ."""
     codes = {}
-    for name in list(texts):
+    entries = [_list_entries(table.manifest) for table in tables]
+    differing = [
+        name
+        for name in dict.fromkeys(name for each in entries for name in each)
+        if len({json.dumps(each.get(name)) for each in entries}) > 1
+    ]
+    parameters = dict.fromkeys(name for table in tables for name in table.codes)
+    for name in parameters:
         codes[name] = np.concatenate(
             [table.codes.get(name, np.full(len(table.seed), -1, dtype=np.int32)) for table in tables]
         )
-    entries = [_list_entries(table.manifest) for table in tables]
-    for name in dict.fromkeys(name for each in entries for name in each):
-        values = [each.get(name) for each in entries]
-        if name not in codes and len({json.dumps(value) for value in values}) > 1:
-            codes[name] = _repeat_codes(tables, [str(value) for value in values], texts.setdefault(name, {}))
-    if len(tables) > 1 and _has_equal_runs(tables, codes):
-        names = [table.folder.path.name for table in tables]
-        codes["study"] = _repeat_codes(tables, names, texts.setdefault("study", {}))
+    for name in differing:
+        if name not in codes:
+            values = [str(each.get(name)) for each in entries]
+            codes[name] = _repeat_codes(tables, values, texts.setdefault(name, {}))
     return codes
+
+
+def _drop_copies(
+    tables: Sequence[_Table], codes: Mapping[str, np.ndarray]
+) -> tuple[list[np.ndarray], dict[int, int]]:
+    """The rows of each table that no earlier one has, and how many the others are, for tables that have some.
+
+    Rows with equal keys count as equal if no pair of both tables differs: one difference makes them two studies.
+    """
+    seeds = np.concatenate([table.seed for table in tables])
+    _, (_, keys) = _number_rows({"seed": seeds, **codes}, len(seeds))
+    bounds = np.cumsum([0, *(len(table.seed) for table in tables)])
+    own = [keys[start:stop] for start, stop in pairwise(bounds)]
+    kept, shared = [np.arange(len(table.seed)) for table in tables], {}
+    for i, table in enumerate(tables):
+        is_copy = np.zeros(len(table.seed), dtype=bool)
+        for j in range(i):
+            _, mine, theirs = np.intersect1d(own[i], own[j], return_indices=True)
+            if len(mine) and _are_equal(table, mine, tables[j], theirs):
+                is_copy[mine] = True
+        if is_copy.any():
+            kept[i], shared[i] = np.flatnonzero(~is_copy), int(is_copy.sum())
+    return kept, shared
+
+
+def _are_equal(a: _Table, rows: np.ndarray, b: _Table, others: np.ndarray) -> bool:
+    """Whether all values and statuses of some rows of two tables are equal."""
+    return bool(np.array_equal(a.status[rows], b.status[others])) and all(
+        np.array_equal(a.values[name][rows], b.values[name][others], equal_nan=True) for name in a.values
+    )
+
+
+def _name_studies(tables: Sequence[_Table]) -> list[str]:
+    """The names of the studies' folders, or their paths where names are equal."""
+    names = [table.folder.path.name for table in tables]
+    paths = [str(table.folder.path) for table in tables]
+    return [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
 
 
 def _list_entries(manifest: Manifest) -> dict[str, Any]:
@@ -310,23 +522,92 @@ def _convert_texts(name: str, manifests: Sequence[Manifest], texts: Mapping[str,
     return [*map(convert, texts), None]
 
 
+NAME = re.compile(r"[A-Za-z_][\w]*(?:\.\w+(?:-?\d)?)*")
+QUOTED = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`)""")
+
+
+def _list_names(keep: str) -> list[str]:
+    """The names in an expression, and what stands between backticks."""
+    parts = QUOTED.split(keep)
+    names = [name for part in parts[::2] for name in NAME.findall(part)]
+    return list(dict.fromkeys([*names, *(part[1:-1] for part in parts[1::2] if part.startswith("`"))]))
+
+
+def _list_filtered(keep: str | None, manifests: Sequence[Manifest], metrics: Sequence[str]) -> list[str]:
+    """The outputs, or numbers of arrays, that a filter names and that are not among the metrics."""
+    outputs = _list_outputs(manifests)
+    found = []
+    for name in _list_names(keep or ""):
+        base, _, part = name.partition(".")
+        output = outputs.get(name) or outputs.get(base)
+        is_scalar = name in outputs and output is not None and output.shape == () and not output.is_categorical
+        is_number = output is not None and output.shape != () and _is_reduction(part)
+        if name not in metrics and (is_scalar or is_number):
+            found.append(name)
+    return found
+
+
+def _list_words(keep: str, manifests: Sequence[Manifest]) -> list[str]:
+    """The categorical outputs that a filter names."""
+    outputs = _list_outputs(manifests)
+    return [name for name in _list_names(keep) if name in outputs and outputs[name].is_categorical]
+
+
+def _read_words(tables: Sequence[_Table], name: str) -> np.ndarray:
+    """The texts of a categorical output, `(runs,)`; empty where a run has none."""
+    return np.concatenate([_read_table_words(table, name) for table in tables])
+
+
+def _read_table_words(table: _Table, name: str) -> np.ndarray:
+    words: dict[int, str] = {}
+    if any(output.name == name and output.is_categorical for output in table.manifest.columns.outputs):
+        for folder in [table.folder, *table.folder.parts]:
+            for batch in iterate_batches(folder, table.manifest, {"run": pa.int64(), name: pa.string()}):
+                words.update(zip(batch.column("run").to_pylist(), batch.column(name).to_pylist(), strict=True))
+    return np.array([words.get(number) or "" for number in table.number.tolist()], dtype=object)
+
+
 def _evaluate_filter(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> np.ndarray:
     """Which runs an expression such as `lr < 0.1 and seed < 10` selects, bool `(runs,)`."""
-    columns = {name: np.array(labels[name], dtype=object)[codes[name]] for name in codes if name in keep}
+    names = set(_list_names(keep))
+    columns = {name: np.array(labels[name], dtype=object)[codes[name]] for name in codes if name in names}
     columns = {name: pd.Series(column).infer_objects() for name, column in columns.items()}
-    columns |= {name: pd.Series(column) for name, column in {"seed": seed, **values}.items() if name in keep}
+    columns |= {name: pd.Series(column) for name, column in {"seed": seed, **values}.items() if name in names}
     has = ", ".join([*codes, "seed", *values])
     try:
-        found = pd.DataFrame(columns).eval(keep)
+        found = pd.DataFrame(columns).eval(_quote_names(keep, columns), engine="python")
     except Exception as error:  # an expression can raise anything
         raise InvalidInputError(
-            f"the filter {keep!r} cannot be evaluated ({str(error).splitlines()[0]}); there are: {has}"
+            f"the filter {keep!r} cannot be evaluated ({str(error).splitlines()[0]}); there are: {has}; words stand in "
+            "quotes, as in \"task == 'train'\""
         ) from error
     if not isinstance(found, pd.Series) or found.dtype != bool:
         raise InvalidInputError(f"the filter {keep!r} is not a condition; there are: {has}")
     if not found.any():
         raise InvalidInputError(f"the filter {keep!r} selects none of {len(seed):,} runs")
     return found.to_numpy()
+
+
+def _quote_names(keep: str, columns: Collection[str]) -> str:
+    """The expression with names that have a dot between backticks, as pandas requires them."""
+    parts = QUOTED.split(keep)
+    parts[::2] = [
+        NAME.sub(lambda found: f"`{found[0]}`" if "." in found[0] and found[0] in columns else found[0], part)
+        for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def _describe_filter(keep: str, kept: np.ndarray, outcomes: Sequence[str]) -> list[str]:
+    """What a filter leaves out; one on outcomes leaves no fair sample."""
+    sentence = f"the filter {keep!r} leaves out {len(kept) - int(kept.sum()):,} of {len(kept):,} runs"
+    by = [name for name in _list_names(keep) if name in outcomes]
+    if not by:
+        return [sentence]
+    return [
+        f"{sentence}, by their outcome ({', '.join(by)}): estimates, intervals and p-values are of what was selected, and "
+        "do not hold for new runs"
+    ]
 
 
 def _varies(column: np.ndarray, task: np.ndarray) -> bool:
@@ -358,12 +639,12 @@ def _number_rows(
 
 
 def _count_planned(runs: Runs, tables: Sequence[_Table], *, is_whole: bool) -> tuple[np.ndarray, int]:
-    """The runs of each point with the pending ones, int64 `(points,)`, and the number of pending runs.
+    """The replicates of each point with the pending ones, int64 `(points,)`, and the number of pending runs.
 
-    Only the last call of a study can have pending runs. Where points are filtered or pooled, only runs with a row
+    Only the last call of a study can have pending runs. Where points are filtered or pooled, only replicates with a row
     are counted.
     """
-    done = np.bincount(runs.point, minlength=len(runs.points))
+    done = _count_replicates(runs)
     pending = sum(max(0, table.manifest.planned - len(table.seed)) for table in tables)
     if not pending or not is_whole:
         return done, pending
@@ -376,6 +657,14 @@ def _count_planned(runs: Runs, tables: Sequence[_Table], *, is_whole: bool) -> t
             if place is not None:
                 planned[place] += len(column) - count_members(column, runs.seed[runs.point == place])
     return planned, pending
+
+
+def _count_replicates(runs: Runs) -> np.ndarray:
+    """The distinct replicates of each point, int64 `(points,)`."""
+    if not runs.pooled:
+        return np.bincount(runs.point, minlength=len(runs.points))
+    width = int(runs.replicate.max()) + 1
+    return np.bincount(np.unique(runs.point * width + runs.replicate) // width, minlength=len(runs.points))
 
 
 def _point_key(label: Sequence[Any]) -> tuple[Any, ...]:

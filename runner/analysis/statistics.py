@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-BOOTSTRAP_SEEDS = 30
-"""From so many values on an interval of the mean is a bootstrap: one of 3 would cover 75 %, one of 20 92 %."""
-MANY_SEEDS = 500
-"""From so many values on it is Student's again: both agree, and a bootstrap of a thousand points would take minutes."""
 RESAMPLES = 1999
 POWER = 0.8
 GENERATOR = 20220101
 """Seed of every bootstrap: the same table gives the same intervals."""
-
-T, BCA, CONSTANT, NONE = "t", "BCa", "constant", ""
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -32,7 +25,7 @@ class Interval:
     method: str
 
 
-NO_INTERVAL = Interval(math.nan, math.nan, NONE)
+NO_INTERVAL = Interval(math.nan, math.nan, "")
 
 
 def iqm(values: np.ndarray) -> float:
@@ -40,41 +33,9 @@ def iqm(values: np.ndarray) -> float:
     return float(stats.trim_mean(values, 0.25))
 
 
-def mean_interval(values: np.ndarray, level: float) -> Interval:
-    """An interval of the mean of values `(seeds,)` that holds its level at few seeds.
-
-    Student's t below 30 values and from 500 on, between them the bias-corrected and accelerated bootstrap.
-    """
-    count = len(values)
-    if count < 2:
-        return NO_INTERVAL
-    mean, spread = float(values.mean()), float(values.std(ddof=1))
-    if spread == 0:
-        return Interval(mean, mean, CONSTANT)
-    if BOOTSTRAP_SEEDS <= count < MANY_SEEDS:
-        found = stats.bootstrap(
-            (values,), np.mean, n_resamples=RESAMPLES, confidence_level=level, rng=np.random.default_rng(GENERATOR)
-        ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            return Interval(float(found.low), float(found.high), BCA)
-    half = float(mean_half_width(spread, count, level))
-    return Interval(mean - half, mean + half, T)
-
-
 def mean_half_width(spread: Any, count: int, level: float) -> Any:
     """Half the width of Student's interval of a mean, from standard deviations of `count` values each."""
     return stats.t.ppf((1 + level) / 2, count - 1) * spread / math.sqrt(count)
-
-
-def welch_interval(a: np.ndarray, b: np.ndarray, level: float) -> Interval:
-    """An interval of `mean(a) - mean(b)` of independent samples with unequal variances (Welch, 1947)."""
-    if len(a) < 2 or len(b) < 2:
-        return NO_INTERVAL
-    difference = float(a.mean() - b.mean())
-    if a.std() == 0 and b.std() == 0:
-        return Interval(difference, difference, CONSTANT)
-    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    return Interval(float(found.low), float(found.high), "Welch")
 
 
 def share_interval(wins: float, count: int, level: float) -> Interval:
@@ -89,7 +50,7 @@ def share_interval(wins: float, count: int, level: float) -> Interval:
 
 def improvement(a: np.ndarray, b: np.ndarray) -> float:
     """The probability that a value of `a` exceeds one of `b`, ties counted by half (Mann and Whitney, 1947)."""
-    return float(stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)))
+    return _share_above(a, np.sort(b))
 
 
 def improvement_interval(a: np.ndarray, b: np.ndarray, level: float) -> Interval:
@@ -108,42 +69,6 @@ def improvement_interval(a: np.ndarray, b: np.ndarray, level: float) -> Interval
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1))
     half = float(stats.t.ppf((1 + level) / 2, degrees)) * math.sqrt(sum(parts))
     return Interval(max(0.0, share - half), min(1.0, share + half), "Brunner–Munzel")
-
-
-def paired_p(differences: np.ndarray) -> tuple[float, float]:
-    """The p-values of the paired t-test and of Wilcoxon's signed-rank test; NaN where there is none."""
-    if len(differences) < 2:
-        return math.nan, math.nan
-    if not differences.any():
-        return 1.0, 1.0
-    spread = differences.std(ddof=1)
-    t = float(stats.ttest_1samp(differences, 0.0).pvalue) if spread > 0 else 0.0
-    return t, float(stats.wilcoxon(differences).pvalue)
-
-
-def welch_p(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """The p-values of Welch's t-test and of the Mann–Whitney test; NaN where there is none."""
-    if len(a) < 2 or len(b) < 2:
-        return math.nan, math.nan
-    if a.std() == 0 and b.std() == 0:
-        return float(a[0] == b[0]), float(stats.mannwhitneyu(a, b).pvalue)
-    return float(stats.ttest_ind(a, b, equal_var=False).pvalue), float(stats.mannwhitneyu(a, b).pvalue)
-
-
-def smallest_p(n: int, m: int | None = None) -> float:
-    """The smallest p-value that `n` pairs can have by Wilcoxon's test, or `n` and `m` values by Mann and Whitney's."""
-    if n == 0 or m == 0:
-        return 1.0
-    return min(1.0, 2 / math.comb(n + m, n) if m is not None else 2.0 ** (1 - n))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values `(tests,)` adjusted for their number (Holm, 1979); NaN stays, and is no test."""
-    adjusted, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    scaled = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
-    return adjusted
 
 
 def effect(differences: np.ndarray) -> float:
@@ -193,6 +118,19 @@ def seeds_needed(size: float, alpha: float, most: int = 10**6) -> int | None:
     return seeds
 
 
+def count_seeds(sizes: np.ndarray, alpha: float, most: int = 10**6) -> np.ndarray:
+    """The seeds at which paired t-tests show effect sizes d_z `(tests,)` with 80 % power, int64; -1 beyond `most`.
+
+    By the sum of two quantiles of Student's distribution, iterated: it differs from `seeds_needed` by one seed at most.
+    """
+    sizes = np.where((sizes == 0) | ~np.isfinite(sizes), np.nan, np.abs(sizes))
+    seeds = np.maximum(2.0, ((stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)) / sizes) ** 2)
+    for _ in range(8):
+        degrees = np.maximum(1.0, seeds - 1)
+        seeds = np.maximum(2.0, ((stats.t.isf(alpha / 2, degrees) + stats.t.ppf(POWER, degrees)) / sizes) ** 2)
+    return np.where(seeds <= most, np.ceil(np.nan_to_num(seeds)), -1).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Aggregate:
     """One configuration over several tasks: its IQM, mean and median over all runs, with bootstrap intervals."""
@@ -218,6 +156,11 @@ def aggregate(scores: list[np.ndarray], level: float) -> Aggregate:
     interval = Interval(float(low), float(high), "stratified bootstrap") if len(pooled) > len(scores) else NO_INTERVAL
     means = np.array([task.mean() for task in scores])
     return Aggregate(iqm(pooled), interval, float(means.mean()), float(np.median(means)), len(scores), len(pooled))
+
+
+def optimality_gap(scores: list[np.ndarray]) -> float:
+    """By how much scores are below 1 on average, those above counted as 1, averaged over tasks (as above)."""
+    return float(np.mean([np.mean(1 - np.minimum(task, 1.0)) for task in scores]))
 
 
 def average_improvement(a: list[np.ndarray], b: list[np.ndarray], level: float) -> tuple[float, Interval]:

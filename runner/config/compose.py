@@ -103,8 +103,8 @@ def load_declared_task(config: DictConfig) -> Task:
     directions = tuple((key, str(value)) for key, value in metrics)
     traced = _read_names(name, declared, "traced")
     check = None if declared.get("check") is None else str(declared["check"])
-    shared = _read_names(name, declared, "shared")
-    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced, check, shared)
+    shared, primary = _read_names(name, declared, "shared"), _read_names(name, declared, "primary")
+    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced, check, shared, primary)
     _check_parameters(task, config)
     return task
 

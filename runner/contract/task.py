@@ -78,7 +78,8 @@ class Task:
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
     not compiled: JAX executes its operations one by one. The numbers of the parameters in `traced` are traced.
     `check` is the dotted path of a function that is called with the values of runs before anything is compiled.
-    `shared` are keys beside the parameters, whose values those of parameters may refer to.
+    `shared` are keys beside the parameters, whose values those of parameters may refer to. `primary` are the metrics that
+    a comparison makes its claims of; without some they are all metrics.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Task:
     traced: tuple[str, ...] = ()
     check: str | None = None
     shared: tuple[str, ...] = ()
+    primary: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,11 +138,12 @@ def load_task(
     traced: tuple[str, ...] = (),
     check: str | None = None,
     shared: tuple[str, ...] = (),
+    primary: tuple[str, ...] = (),
 ) -> Task:
     """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
     Raises InvalidInputError for a path that is not allowed, for a function that cannot be imported or called with
-    keyword arguments, and for `outputs`, `metrics`, `eager` or `traced` that break a rule or name no output or
+    keyword arguments, and for `outputs`, `metrics`, `primary`, `eager` or `traced` that break a rule or name no output or
     parameter of theirs.
     """
     owner = f"task {name!r}"
@@ -151,6 +154,10 @@ def load_task(
             raise InvalidInputError(
                 f"{owner}: metrics must map outputs to minimize or maximize, got {metric}: {direction}{has}"
             )
+    for name in primary:
+        if name not in dict(metrics):
+            has = ", ".join(dict(metrics)) or "none"
+            raise InvalidInputError(f"{owner}: primary must name some of the metrics, got {name!r}; they are: {has}")
     for path in (target, check) if check else (target,):
         check_target(owner, path, is_task=True)
     declared = read_declaration(target)
@@ -163,7 +170,7 @@ def load_task(
         if key not in static:
             has = ", ".join(static) or "none"
             raise InvalidInputError(f"{owner}: eager must name static parameters, got {key!r}; they are: {has}")
-    return Task(name, target, parameters, outputs, metrics, eager, traced, check, shared)
+    return Task(name, target, parameters, outputs, metrics, eager, traced, check, shared, primary)
 
 
 def load_function(task: Task) -> Callable[..., Any]:

@@ -53,7 +53,7 @@ _SCHEMA = Record(
             least=1,
         ),
     },
-    {"metrics": MappingOf(str), "can_save": bool},
+    {"metrics": MappingOf(str), "can_save": bool, "primary": ListOf(str)},
 )
 """The types of a manifest of the newest format."""
 
@@ -66,7 +66,8 @@ class Manifest:
     accepted, for people to read. `metrics` maps some outputs to `minimize` or `maximize`. `retries` are the rows,
     counted from 0, that repeat earlier runs of the table and count instead of them; the last one may be incomplete.
     `table_bytes` have checksums since the last call ended, None for a table of an earlier format, which has none.
-    `can_save` says that runs have trained something that a replay can save.
+    `can_save` says that runs have trained something that a replay can save. `primary` are the metrics that a comparison
+    makes its claims of.
     """
 
     columns: Columns
@@ -78,6 +79,7 @@ class Manifest:
     retries: tuple[range, ...] = ()
     table_bytes: int | None = 0
     can_save: bool = False
+    primary: tuple[str, ...] = ()
 
     def count_runs(self, rows: int) -> int:
         """How many runs a table of so many rows has."""
@@ -104,6 +106,7 @@ def format_manifest(manifest: Manifest) -> str:
         "table_bytes": manifest.table_bytes,
         "indexes": [pack_index(index) for index in manifest.indexes],
         **({"can_save": True} if manifest.can_save else {}),
+        **({"primary": list(manifest.primary)} if manifest.primary else {}),
     }
     return json.dumps(data, indent=1) + "\n"
 
@@ -144,6 +147,7 @@ def _parse_manifest(data: Mapping[str, Any]) -> Manifest:
         tuple(range(start, stop) for start, stop in data["retries"]),
         data["table_bytes"],
         data.get("can_save", False),
+        tuple(data.get("primary", ())),
     )
 
 

@@ -111,9 +111,12 @@ class SavedStudy:
         """
         planned = self.rows + missing
         metrics = dict(pair for segment in plan.segments for pair in segment.task.metrics)
+        primary = tuple(dict.fromkeys(name for segment in plan.segments for name in segment.task.primary))
         if self.manifest is None:
             columns = build_columns(plan_parameters(plan), outputs)
-            return Manifest(columns, fingerprint, (index,), planned, metrics=metrics, can_save=can_save)
+            return Manifest(
+                columns, fingerprint, (index,), planned, metrics=metrics, can_save=can_save, primary=primary
+            )
         before, end = self.manifest, self.table_rows + missing
         names = [output.name for output in before.columns.outputs]
         for output in outputs:
@@ -131,6 +134,7 @@ class SavedStudy:
             retries=(*before.retries, *([range(end, end + repeated)] if repeated else ())),
             planned=planned,
             can_save=before.can_save or can_save,
+            primary=primary or before.primary,
         )
 
 
