@@ -132,7 +132,7 @@ def _write_files(comparison: Comparison, given: argparse.Namespace) -> None:
         if not is_quiet:
             terminal.print_line(f"{len(paths)} figures in {folder.path / 'figures'}")
     if given.html:
-        from runner.analysis.report import write_report
+        from runner.analysis.page.document import write_report
 
         path = write_report(comparison, folder.report)
         if not is_quiet:

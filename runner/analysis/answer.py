@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.analysis.comparison import Comparison, Conclusion
-from runner.analysis.formats import count_things, format_estimate, format_short, join_words
+from runner.analysis.claims import Conclusion
+from runner.analysis.comparison import Comparison
+from runner.analysis.formats import count_things, format_bounds, format_estimate, format_short, join_words
 from runner.analysis.load import STATUS_CODES
 from runner.analysis.standings import describe_goal, rank_points
 from runner.plan.status import Status
@@ -98,28 +99,24 @@ def _answer_metric(comparison: Comparison, metric: str) -> MetricAnswer:
 
 
 def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
-    best, goal = comparison.best.get(metric), describe_goal(comparison, metric)
+    """The best point with its corrected or confirmed estimate; or else what there is to say of the means."""
+    level, goal = f"{100 * comparison.level:g} %", describe_goal(comparison, metric)
+    best = comparison.best.get(metric)
+    if best is not None:
+        row = rows[rows["is_best"]].iloc[0]
+        text = f"Best {metric} ({goal}): {row['name']}, mean {format_short(best.estimate)}"
+        if best.confirmed is not None:
+            low, high = best.confirmed.low, best.confirmed.high
+            return f"{text}; on fresh seeds alone {format_bounds((low + high) / 2, low, high, level)}."
+        corrected = format_bounds(best.corrected, best.low, best.high, level)
+        return f"{text}; corrected for the choice among {count_things(len(rows), 'point')} {corrected}."
     if len(rows) == 1:
-        estimate = _format_row(rows.iloc[0])
-        return f"{metric} is {estimate} ({_name_level(comparison)} interval)." if "±" in estimate or "…" in estimate \
-            else f"{metric} is {estimate}."
-    if best is None:
-        ends = [f"{format_short(rows.loc[i, 'mean'])} at {rows.loc[i, 'name']}" for i in _find_ends(rows)]
-        return f"{metric} has no direction in task.metrics, so no point is the best; its means go from {' to '.join(ends)}."
-    row = rows[rows["is_best"]].iloc[0]
-    text = f"Best {metric} ({goal}): {row['name']}, mean {format_short(best.estimate)}"
-    if best.confirmed is not None:
-        interval = format_estimate(_middle(best.confirmed.low, best.confirmed.high), best.confirmed.low, best.confirmed.high)
-        return f"{text}; on fresh seeds alone {interval}."
-    corrected = format_estimate(best.corrected, best.low, best.high)
-    if best.method:
-        points = count_things(len(rows), "point")
-        text += f"; corrected for the choice among {points} {corrected} ({_name_level(comparison)} interval)"
-    return text + "."
-
-
-def _middle(low: float, high: float) -> float:
-    return (low + high) / 2
+        return f"{metric} is {format_bounds(*rows.iloc[0][['mean', 'low', 'high']], level)}."
+    if rows["is_best"].any():
+        each = [f"{row['name']} {_format_row(row)}" for _, row in rows[rows["is_best"]].iterrows()]
+        return f"Best {metric} ({goal}) of each task, not corrected for the choice: {join_words(each, NAMED)}."
+    ends = [f"{format_short(rows.loc[i, 'mean'])} at {rows.loc[i, 'name']}" for i in _find_ends(rows)]
+    return f"{metric} has no direction in task.metrics, so no point is the best; its means go from {' to '.join(ends)}."
 
 
 def _find_ends(rows: pd.DataFrame) -> tuple[int, int]:
@@ -130,29 +127,41 @@ def _format_row(row: pd.Series) -> str:
     return format_estimate(row["mean"], row["low"], row["high"])
 
 
-def _name_level(comparison: Comparison) -> str:
-    return f"{100 * comparison.level:g} %"
+CONCLUDED = {
+    Conclusion.BETTER.value: "better than {}",
+    Conclusion.WORSE.value: "worse than {}",
+    Conclusion.DIFFERS.value: "different from {}",
+    Conclusion.SAME.value: "the same as {}",
+    Conclusion.FAILS_MORE.value: "failing more than {}",
+    Conclusion.FAILS_LESS.value: "failing less than {}",
+}
+"""How a sentence has the conclusions that something is shown by; the others tell what is not shown."""
 
 
 def _tell_shown(rows: pd.DataFrame) -> str:
     """How many points are better, worse or neither than what they are compared with, and which."""
-    rows = rows[rows["conclusion"].map(lambda value: isinstance(value, str))]
+    rows = rows[rows["conclusion"].notna()]
     if not len(rows):
         return "There is nothing to compare."
     against = list(dict.fromkeys(rows["against"]))
     base = against[0] if len(against) == 1 else "what each is compared with"
-    shown, rest = rows[rows["is_shown"]], rows[~rows["is_shown"]]
-    told = [_tell_group(conclusion, own) for conclusion, own in shown.groupby("conclusion", sort=False)]
-    text = f"Shown against {base}: {join_words(told)}" if told else f"No difference to {base} is shown"
-    if len(rest):
-        groups = [_tell_group(conclusion, own) for conclusion, own in rest.groupby("conclusion", sort=False)]
-        text += f"; {join_words(groups)}" if told else f": {join_words(groups)}"
-    return text + "."
+    is_told = rows["conclusion"].isin(list(CONCLUDED))
+    told = [
+        f"{CONCLUDED[str(conclusion)].format(base)}: {_name_points(own)}"
+        for conclusion, own in rows[is_told].groupby("conclusion", sort=False)
+    ]
+    rest = [
+        f"{conclusion}: {_name_points(own)}" for conclusion, own in rows[~is_told].groupby("conclusion", sort=False)
+    ]
+    if not told:
+        return f"No difference to {base} is shown ({'; '.join(rest)})."
+    return f"Shown to be {'; '.join([*told, *rest])}."
 
 
-def _tell_group(conclusion: object, rows: pd.DataFrame) -> str:
-    named = f" ({join_words(rows['name'].tolist(), NAMED)})"
-    return f"{conclusion} {count_things(len(rows), 'point')}{named}"
+def _name_points(rows: pd.DataFrame) -> str:
+    """The number of points, with some names: `6 points (lr=0.1, lr=0.2, lr=0.3 and 3 more)`."""
+    names = rows["name"].tolist()
+    return names[0] if len(names) == 1 else f"{len(names):,} points ({join_words(names, NAMED)})"
 
 
 def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str]:
@@ -161,12 +170,12 @@ def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str
     if not len(open_rows):
         return "More seeds are not needed for these conclusions." if rows["conclusion"].notna().any() else "", ""
     if not comparison.suggestion:
-        return f"No command is known that would settle {_count(open_rows)}.", ""
+        return f"How many seeds would settle {_count(open_rows)} cannot be told from these runs.", ""
     return f"More seeds may settle {_count(open_rows)}:", comparison.suggestion
 
 
 def _count(rows: pd.DataFrame) -> str:
-    return f"what is not shown of {count_things(len(rows), 'point')}"
+    return f"the {count_things(len(rows), 'point')} not shown"
 
 
 def list_lines(found: MetricAnswer) -> Sequence[str]:

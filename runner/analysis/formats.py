@@ -61,8 +61,20 @@ def format_estimate(value: float, low: float, high: float, *, is_signed: bool = 
     return f"{sign}{centre} ({bounds})" + (f" e{exponent}" if exponent else "")
 
 
-def format_short(value: float, digits: int = LEAST_SIGNIFICANT, *, is_signed: bool = False) -> str:
-    """A number to some significant digits, without trailing zeros: 0.708, 465, 1.2e-7, 12,300."""
+def format_bounds(value: float, low: float, high: float, level: str) -> str:
+    """An estimate with the bounds of its interval in words: `0.71, 95 % interval 0.52 … 0.90`."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return format_short(value)
+    decimals = _count_decimals((high - low) / 2, SIGNIFICANT)
+    if decimals > MOST_DECIMALS or high <= low or abs(value) >= 10**MOST_INTEGER_DIGITS:
+        return f"{format_short(value)}, {level} interval {format_short(low)} … {format_short(high)}"
+    return f"{_round(value, decimals)}, {level} interval {_round(low, decimals)} … {_round(high, decimals)}"
+
+
+def format_short(
+    value: float, digits: int = LEAST_SIGNIFICANT, *, is_signed: bool = False, is_padded: bool = False
+) -> str:
+    """A number to some significant digits: 0.708, 465, 1.2e-7, 12,300; trailing zeros are kept if it is padded."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else str(value)
     if value == 0:
@@ -74,14 +86,14 @@ def format_short(value: float, digits: int = LEAST_SIGNIFICANT, *, is_signed: bo
         return f"{sign}{_strip(mantissa)}e{int(exponent)}"
     decimals = max(0, digits - 1 - size)
     text = f"{value:,.{decimals}f}"
-    return sign + (_strip(text) if decimals else text)
+    return sign + (text if is_padded or not decimals else _strip(text))
 
 
 def format_p(p: float) -> str:
     """A p-value to two significant digits: `0.013`, `<0.0001`."""
     if math.isnan(p):
         return ""
-    return f"<{SMALLEST_P:g}".replace("1e-04", "0.0001") if p < SMALLEST_P else format_short(p, 2)
+    return f"<{SMALLEST_P:.4f}" if p < SMALLEST_P else format_short(p, 2)
 
 
 def count_things(count: int, noun: str, plural: str = "") -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.comparison import Comparison, Conclusion
+from runner.analysis.claims import Conclusion
+from runner.analysis.comparison import Comparison
 from runner.analysis.formats import format_label
 
 SHOWN = (Conclusion.BETTER, Conclusion.WORSE, Conclusion.DIFFERS)
@@ -28,20 +29,39 @@ def rank_points(comparison: Comparison, metric: str) -> pd.DataFrame:
     if not len(rows):
         return pd.DataFrame()
     rows["point"], rows["name"] = locate_points(comparison, rows), _name_rows(rows, comparison.axes)
-    best = comparison.best.get(metric)
-    rows["is_best"] = rows["point"] == (best.point if best else -1)
+    rows["is_best"] = _find_best(comparison, metric, rows)
     rows = rows.join(_take_differences(comparison, metric, rows).set_index("point"), on="point")
     rows["is_shown"] = rows["conclusion"].isin([conclusion.value for conclusion in SHOWN])
-    return rows.iloc[order_by_merit(rows["mean"].to_numpy(float), comparison.runs.directions.get(metric))].reset_index(
-        drop=True
-    )
+    return rows.iloc[_order_by_merit(rows, comparison.runs.directions.get(metric))].reset_index(drop=True)
 
 
-def order_by_merit(means: np.ndarray, direction: str | None) -> np.ndarray:
-    """The places `(points,)` of means, the best one first and those that are not finite last; stable."""
+def _order_by_merit(rows: pd.DataFrame, direction: str | None) -> np.ndarray:
+    """The places `(points,)` of rows, the best one first and those without a finite mean last; stable.
+
+    The best one need not have the best mean: points that fail more do not compete.
+    """
+    means, is_best = rows["mean"].to_numpy(float), rows["is_best"].to_numpy(bool)
     sign = {LARGER: -1.0, SMALLER: 1.0}.get(direction or "", 0.0)
     merit = np.where(np.isfinite(means), sign * np.nan_to_num(means), 0.0)
-    return np.lexsort((merit, ~np.isfinite(means)))
+    return np.lexsort((merit, ~is_best, ~np.isfinite(means)))
+
+
+def _find_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> np.ndarray:
+    """Which rows are the best point, bool `(rows,)`: of several tasks the one that the others are compared with."""
+    best = comparison.best.get(metric)
+    if best is not None:
+        return rows["point"].to_numpy() == best.point
+    is_best = np.zeros(len(rows), dtype=bool)
+    frame = comparison.differences
+    if "task" not in rows or metric not in comparison.runs.directions or not len(frame):
+        return is_best
+    is_partner = rows["name"].isin(frame.loc[frame["metric"] == metric, "against"]).to_numpy()
+    sign = 1.0 if comparison.runs.directions[metric] == SMALLER else -1.0
+    for _, own in rows[is_partner].groupby("task", sort=False):
+        known = own["mean"].dropna()
+        if len(known):
+            is_best[(sign * known).idxmin()] = True
+    return is_best
 
 
 def locate_points(comparison: Comparison, rows: pd.DataFrame) -> np.ndarray:

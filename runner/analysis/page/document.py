@@ -77,6 +77,7 @@ def render_report(comparison: Comparison) -> str:
         draw=_draw,
         gradient=",".join(color_cell(i / (GRADIENT - 1)) for i in range(GRADIENT)),
         sort_key=_format_sort_key,
+        tie=lambda text: text.replace(" %", "\u00a0%"),
     )
 
 

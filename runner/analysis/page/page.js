@@ -33,8 +33,8 @@ const unpack = text => text.split(" ").flatMap(part => {
   const [first, last = first] = part.split("-").map(Number);
   return Array.from({length: last - first + 1}, (_, i) => first + i);
 });
-const plots = [...document.querySelectorAll("svg.plot")].filter(svg => svg.querySelector("[data-runs]")).map(svg => {
-  const plot = {svg, area: svg.querySelector(".area"), isThreads: svg.closest("figure").id === "threads", at: -1};
+const plots = [...document.querySelectorAll(".plot")].filter(box => box.querySelector("[data-runs]")).map(box => {
+  const plot = {box, area: box.querySelector(".area"), isThreads: box.closest("figure").id === "threads", at: -1};
   plot.find = () => plot.dots ??= [...plot.area.querySelectorAll("[data-runs]")].flatMap(path => {
     const places = path.getAttribute("d").match(/-?\d+/g).map(Number);
     return unpack(path.dataset.runs).map((run, i) => ({run, x: places[3 * i], y: places[3 * i + 1]}));
@@ -112,10 +112,10 @@ for (const plot of plots) {
     const box = plot.area.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width * UNITS, (event.clientY - box.top) / box.height * UNITS];
   };
-  plot.svg.addEventListener("pointerdown", event => { if (event.button === 0) start = [event.clientX, event.clientY, ...units(event)]; });
-  plot.svg.addEventListener("pointermove", event => {
+  plot.box.addEventListener("pointerdown", event => { if (event.button === 0) start = [event.clientX, event.clientY, ...units(event)]; });
+  plot.box.addEventListener("pointermove", event => {
     if (start && Math.hypot(event.clientX - start[0], event.clientY - start[1]) > 5) {
-      if (!plot.rect) { plot.svg.setPointerCapture(event.pointerId); plot.rect = document.createElementNS(SVG, "rect");
+      if (!plot.rect) { plot.box.setPointerCapture(event.pointerId); plot.rect = document.createElementNS(SVG, "rect");
         plot.rect.setAttribute("class", "brush"); plot.area.append(plot.rect); tell(null); }
       const [x, y] = units(event);
       for (const [name, value] of [["x", Math.min(x, start[2])], ["y", Math.min(y, start[3])],
@@ -126,7 +126,7 @@ for (const plot of plots) {
     overlay(plot, "found", dot ? place([dot]) : "");
     tell(dot && dot.run, event.clientX, event.clientY);
   });
-  plot.svg.addEventListener("pointerup", event => {
+  plot.box.addEventListener("pointerup", event => {
     if (!start) return;
     if (plot.rect) {
       const [x, y] = units(event), [left, right] = [x, start[2]].sort((a, b) => a - b), [up, down] = [y, start[3]].sort((a, b) => a - b);
@@ -137,10 +137,10 @@ for (const plot of plots) {
     }
     start = null; plot.rect?.remove(); plot.rect = null;
   });
-  plot.svg.addEventListener("pointercancel", () => { start = null; plot.rect?.remove(); plot.rect = null; });
-  plot.svg.addEventListener("pointerleave", () => { if (!start) { tell(null); overlay(plot, "found", ""); } });
-  plot.svg.addEventListener("blur", () => { tell(null); overlay(plot, "found", ""); });
-  plot.svg.addEventListener("keydown", event => {
+  plot.box.addEventListener("pointercancel", () => { start = null; plot.rect?.remove(); plot.rect = null; });
+  plot.box.addEventListener("pointerleave", () => { if (!start) { tell(null); overlay(plot, "found", ""); } });
+  plot.box.addEventListener("blur", () => { tell(null); overlay(plot, "found", ""); });
+  plot.box.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     plot.sorted ??= [...plot.find()].sort((a, b) => a.x - b.x || b.y - a.y);
     if (step) plot.at = (plot.at + step + plot.sorted.length) % plot.sorted.length;

@@ -38,26 +38,26 @@ LONGEST_BESIDE = 18
 """Characters of the names that stand beside their rows; longer ones stand above them."""
 LONGEST_CELL = 16
 """Characters of the names beside the rows of a map; longer ones are cut."""
-ROW, ROW_WITH_NAME, ROW_OF_CELLS = 24, 36, 30
+ROW, ROW_WITH_NAME, ROW_OF_CELLS = 24, 36, 34
 """Heights of a row of dots, of one with a name above, and of cells."""
 ABOVE = 0.36
 """How far a name stands above its row, as a share of it."""
 
 
 def render_panel(panel: Panel, alternative: str) -> str:
-    """The panel as an `svg` element; `alternative` is read to those who do not see it."""
+    """The panel as an element of three `svg` on top of one another; `alternative` is read to those who do not see it."""
     is_above = _has_names_above(panel)
     left, height = LEFT + _measure_names(panel, is_above), _find_height(panel, is_above)
-    area = f'x="{left}" y="{TOP}" style="width:calc(100% - {left + RIGHT}px)" height="{height}"'
+    area = f'style="left:{left}px;width:calc(100% - {left + RIGHT}px)" height="{height}"'
     stretched = "".join(part for mark in panel.marks for part in _draw_stretched(panel, mark))
     placed = "".join(part for mark in panel.marks for part in _draw_placed(panel, mark))
     is_empty = not any(isinstance(mark, Dots) for mark in panel.marks)
     return (
-        f'<svg class="plot" height="{height + TOP + BOTTOM}" role="img" aria-label="{escape(alternative)}"'
+        f'<div class="plot" style="height:{height + TOP + BOTTOM}px" role="img" aria-label="{escape(alternative)}"'
         f'{"" if is_empty else " tabindex=0"}>'
         f"<svg {area} class=over>{_draw_grid(panel, is_above)}</svg>"
         f'<svg {area} class=area viewBox="0 0 {UNITS} {UNITS}" preserveAspectRatio=none>{stretched}</svg>'
-        f"<svg {area} class=over>{placed}{_draw_labels(panel, is_above, left)}</svg></svg>"
+        f"<svg {area} class=over>{placed}{_draw_labels(panel, is_above, left)}</svg></div>"
     )
 
 
@@ -193,12 +193,23 @@ def _draw_placed(panel: Panel, mark: Mark) -> Iterator[str]:
     if isinstance(mark, Symbols):
         yield from _draw_symbols(panel, mark)
     elif isinstance(mark, Star):
-        x, y = _percent(float(_share_x(panel, mark.x))), _percent(float(_share_y(panel, mark.y)))
-        yield f'<use href="#star" x="{x}" y="{y}" class="star"/>'
+        yield _draw_star(panel, mark)
     elif isinstance(mark, Rule):
         yield _draw_rule(panel, mark)
     elif isinstance(mark, Cells):
         yield from _draw_cells(panel, mark)
+
+
+def _draw_star(panel: Panel, star: Star) -> str:
+    """The star; in a map at the edge of its cell, whose value is in the middle, and around the cell a frame."""
+    x, y = float(_share_x(panel, star.x)), float(_share_y(panel, star.y))
+    if not any(isinstance(mark, Cells) for mark in panel.marks):
+        return f'<use href="#star" x="{_percent(x)}" y="{_percent(y)}" class="star"/>'
+    width, height = 1 / len(panel.x.names), 1 / len(panel.y.names)
+    left, top = _percent(x - width / 2), _percent(y - height / 2)
+    size = f'width="{_percent(width)}" height="{_percent(height)}"'
+    frame = f'<rect class="frame" x="{left}" y="{top}" {size}/>'
+    return f'{frame}<use href="#star" x="{left}" y="{top}" class="star corner"/>'
 
 
 def _draw_symbols(panel: Panel, symbols: Symbols) -> Iterator[str]:

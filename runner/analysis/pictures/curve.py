@@ -40,10 +40,10 @@ def draw_curve(subject: Subject) -> Picture | None:
 
 def list_keys(subject: Subject) -> tuple[Key, ...]:
     """What filled, hollow and starred marks mean."""
-    keys = []
-    if subject.rows["is_shown"].any():
+    keys, compared = [], subject.rows[subject.rows["conclusion"].notna()]
+    if compared["is_shown"].any():
         keys.append(Key("the difference is shown", 0))
-    if (~subject.rows["is_shown"]).any():
+    if not compared["is_shown"].all():
         keys.append(Key("no difference is shown", 0, is_filled=False))
     if subject.best is not None:
         keys.append(Key("the best mean", 1, shape="star"))

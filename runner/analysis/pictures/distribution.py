@@ -3,7 +3,7 @@
 import numpy as np
 
 from runner.analysis import statistics
-from runner.analysis.comparison import group_scores
+from runner.analysis.aggregates import Scores, group_scores
 from runner.analysis.formats import count_things, format_short
 from runner.analysis.pictures.scales import Scale, Tick, scale_numbers
 from runner.analysis.pictures.scene import COLORS, Key, Line, Panel, Picture
@@ -52,16 +52,16 @@ def draw_profile(subject: Subject) -> Picture | None:
     groups = group_scores(comparison.runs, comparison.samples, metric)
     if not groups:
         return None
-    sign = -1.0 if comparison.runs.directions.get(metric) == SMALLER else 1.0
-    thresholds = np.quantile(np.concatenate([v for own in groups.values() for v in own]), np.linspace(0, 1, THRESHOLDS))
+    thresholds = np.linspace(0, 1, THRESHOLDS)
     others = tuple(name for name in comparison.axes if name != "task")
-    shares = {key: statistics.profile([sign * v for v in own], sign * thresholds) for key, own in groups.items()}
+    scaled = _scale_tasks(groups, -1.0 if comparison.runs.directions.get(metric) == SMALLER else 1.0)
+    shares = {key: statistics.profile(own, thresholds) for key, own in scaled.items()}
     ranked = sorted(shares, key=lambda key: -float(shares[key].mean()))
     lines = tuple(Line(thresholds, shares[key], color=i) for i, key in enumerate(ranked[:COLORS]))
     names = [name_point(dict(zip(others, key, strict=True)), others) for key in ranked]
-    x = scale_numbers(subject.label, thresholds, is_log=subject.is_log)
+    x = scale_numbers(f"{metric}: from the worst run of a task (0) to its best (1)", thresholds)
     tasks = count_things(len(next(iter(groups.values()))), "task")
-    caption = f"Share of the runs that are better than the value below, averaged over {tasks}."
+    caption = f"Share of the runs that are better than a value within the range of their task, averaged over {tasks}."
     if len(groups) > COLORS:
         caption += f" The {COLORS} best of {len(groups):,} points."
     return Picture(
@@ -73,6 +73,16 @@ def draw_profile(subject: Subject) -> Picture | None:
         panels=(Panel(x, _scale_share("share of the runs that are better"), lines),),
         keys=tuple(Key(name, i, has_line=True) for i, name in enumerate(names[:COLORS])),
     )
+
+
+def _scale_tasks(groups: Scores, sign: float) -> Scores:
+    """Scores from 0, the worst run of a task, to 1, its best: tasks may have different scales."""
+    pooled = [sign * np.concatenate(task) for task in zip(*groups.values(), strict=True)]
+    ranges = [(float(task.min()), float(task.max())) for task in pooled]
+    return {
+        key: [(sign * task - low) / (high - low or 1.0) for task, (low, high) in zip(own, ranges, strict=True)]
+        for key, own in groups.items()
+    }
 
 
 def _scale_share(label: str) -> Scale:

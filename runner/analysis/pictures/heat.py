@@ -104,7 +104,7 @@ def _draw_map(
         own = subject.rows.loc[row]
         i, j = lines.index(format_axis_value(own[axes[1]])), columns.index(format_axis_value(own[axes[0]]))
         shade[i, j] = _place(float(own["mean"]), *limits)
-        texts[i, j] = "×" if math.isnan(own["mean"]) else format_short(float(own["mean"]))
+        texts[i, j] = "×" if math.isnan(own["mean"]) else format_short(float(own["mean"]), is_padded=True)
         titles[i, j] = subject.describe_row(int(row))
         star = Star(float(j), float(i)) if row == subject.best else star
     if shape[1] > MOST_TEXTS:
