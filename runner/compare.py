@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,16 +21,16 @@ PROSE = ("against", "the seeds show", "command")
 DROP = (
     *("could show", "interval of P(better)", "interval of P(greater)", "interval of P(improvement)", "effect"),
     *("worst seed", "max", "min", "std", "seeds for 80 % power", "P(better)", "P(greater)", "P(improvement)"),
-    *("IQM", "median", "by", "pairs", "p (rank)", "p (t)", "against", "runs", "tasks"),
+    *("IQM", "median", "by", "pairs", "p", "against", "runs", "tasks"),
 )
 """The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
 ESTIMATES = (
-    "by: the method of the interval, Student's t or (from 30 seeds to 500) the BCa bootstrap; IQM: the mean of the "
-    "middle half"
+    "intervals hold for all points of a metric together: Student's t for means, Clopper and Pearson's for successes; "
+    "IQM: the mean of the middle half"
 )
 DIFFERENCES = (
-    "p-values are adjusted by Holm over each metric's rows; effect: the difference in standard deviations; could show: "
-    "the smallest difference that this many pairs show with 80 % power"
+    "p-values and intervals of differences allow for all comparisons; effect: the difference in standard deviations; "
+    "could show: the smallest difference that this many pairs show with 80 % power"
 )
 
 compare = compare_studies
@@ -53,7 +54,7 @@ def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS) -> None:
         terminal.print_prose(ESTIMATES)
     if len(comparison.differences):
         terminal.print_prose(DIFFERENCES)
-    for note in comparison.notes:
+    for note in (*comparison.exclusions, *comparison.notes):
         terminal.print_prose(f"note: {note}")
     if comparison.suggestion:
         terminal.print_line(f"to show the smallest observed difference with 80 % power: {comparison.suggestion}")
@@ -71,10 +72,44 @@ def _parse_baseline(text: str | None) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs}
 
 
+def _parse_margin(texts: Sequence[str] | None) -> float | dict[str, float] | None:
+    """One margin for all metrics, or margins by metric."""
+    if texts is None:
+        return None
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _parse_number(texts[0], "--margin")
+    pairs = [text.rpartition("=") for text in texts]
+    if not all(name for name, _, _ in pairs):
+        raise InvalidInputError(f"--margin must be a number, or metric=number pairs, got {' '.join(texts)!r}")
+    return {name: _parse_number(value, "--margin") for name, _, value in pairs}
+
+
+def _parse_bounds(texts: Sequence[str] | None) -> dict[str, tuple[float, float]] | None:
+    found = {}
+    for text in texts or ():
+        name, _, bounds = text.rpartition("=")
+        low, comma, high = bounds.partition(",")
+        if (
+            not name
+            or not comma
+            or (pair := (_parse_number(low, "--bounds"), _parse_number(high, "--bounds")))[0] >= pair[1]
+        ):
+            raise InvalidInputError(f"--bounds must be metric=low,high, as accuracy=0,1, got {text!r}")
+        found[name] = pair
+    return found or None
+
+
+def _parse_number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{option}: {text!r} is not a number") from error
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare",
-        description="Compares studies across their seeds: estimates, and differences to a baseline.",
+        description="Compares studies across their seeds: estimates, and differences to the best point or a baseline.",
         epilog=f"{ESTIMATES}. {DIFFERENCES}.",
     )
     parser.add_argument("studies", nargs="+", type=Path, help="folders of studies, such as outputs/lr_scan")
@@ -82,7 +117,27 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by", action="append", help="an axis that distinguishes points; other axes are pooled (repeatable)"
     )
-    parser.add_argument("--baseline", help="the point to compare with, as 'lr=0.1' or 'lr=0.1 hidden=4'")
+    parser.add_argument(
+        "--baseline", help="the point to compare with, as 'lr=0.1' or 'lr=0.1 hidden=4'; without it, the best one"
+    )
+    parser.add_argument("--all-pairs", action="store_true", help="compare all points with one another")
+    parser.add_argument(
+        "--primary", action="append", help="a metric that claims are made of (repeatable); by default all"
+    )
+    parser.add_argument(
+        "--margin", action="append", help="the smallest difference of interest: 0.01, or loss=0.01 (repeatable)"
+    )
+    parser.add_argument(
+        "--failures",
+        choices=["drop", "worst", "last"],
+        default="drop",
+        help="what stands for runs without a finite value",
+    )
+    parser.add_argument(
+        "--bounds",
+        action="append",
+        help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)",
+    )
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
@@ -107,6 +162,11 @@ def _compare() -> None:
         baseline=_parse_baseline(given.baseline),
         level=given.level,
         keep=given.filter,
+        primary=given.primary,
+        all_pairs=given.all_pairs,
+        margin=_parse_margin(given.margin),
+        failures=given.failures,
+        bounds=_parse_bounds(given.bounds),
     )
     _show_comparison(comparison, given)
     _write_files(comparison, given)

@@ -50,8 +50,8 @@ def aggregate_tasks(
 ) -> Aggregates:
     """A row for each point over all tasks: its aggregate, and the probability that it improves on its baseline.
 
-    Scores are min–max normalized by declared bounds of the metric, or divided by the mean of the baseline in each task; with
-    neither they are averaged only if the tasks have values of one scale. Otherwise the aggregate is NaN.
+    Scores are min–max normalized by declared bounds of the metric, or divided by the mean of the baseline in each task;
+    with neither they are averaged only if the tasks have values of one scale. Otherwise the aggregate is NaN.
     """
     rows, notes = [], []
     for metric in runs.values:
@@ -59,7 +59,9 @@ def aggregate_tasks(
         if not groups:
             continue
         partners = _find_partners(runs, groups, baseline)
-        scaled, how = _normalize(groups, partners, runs.directions.get(metric, ""), (bounds or {}).get(metric), baseline)
+        scaled, how = _normalize(
+            groups, partners, runs.directions.get(metric, ""), (bounds or {}).get(metric), baseline
+        )
         notes.append(f"{metric}: {how}")
         rows += [_build_row(runs, metric, key, groups, scaled, partners, level) for key in groups]
     return Aggregates(rows, tuple(notes))
@@ -90,18 +92,23 @@ def _normalize(
     if bounds is not None:
         low, high = bounds if direction != "minimize" else bounds[::-1]
         scaled = {key: [(task - low) / (high - low) for task in own] for key, own in groups.items()}
-        return scaled, f"aggregates are of scores from 0 (at {low:g}) to 1 (at {high:g}); the gap is what is missing to 1"
+        return (
+            scaled,
+            f"aggregates are of scores from 0 (at {low:g}) to 1 (at {high:g}); the gap is what is missing to 1",
+        )
     if baseline:
         bases = {key: [task.mean() for task in groups[partners[key]]] for key in groups}
         if all(base > 0 for own in bases.values() for base in own):
             scaled = {key: [t / b for t, b in zip(own, bases[key], strict=True)] for key, own in groups.items()}
             return scaled, "aggregates are of scores divided by the baseline's mean in each task"
-    sizes = [max(float(np.abs(own[i]).max()) for own in groups.values()) for i in range(len(next(iter(groups.values()))))]
+    sizes = [
+        max(float(np.abs(own[i]).max()) for own in groups.values()) for i in range(len(next(iter(groups.values()))))
+    ]
     if min(sizes) > 0 and max(sizes) / min(sizes) <= LARGEST_RATIO:
         return groups, "aggregates are of the values as they are, which have one scale in all tasks"
     return None, (
-        f"the tasks have different scales (values up to {min(sizes):.3g} and {max(sizes):.3g}), and are not averaged; declare "
-        "--bounds NAME=LOW,HIGH, or name a --baseline with positive means"
+        f"the tasks have different scales (values up to {min(sizes):.3g} and {max(sizes):.3g}), and are not averaged; "
+        "declare --bounds NAME=LOW,HIGH, or name a --baseline with positive means"
     )
 
 

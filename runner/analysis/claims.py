@@ -1,9 +1,9 @@
 """Claims from samples: estimates of all points, differences between points, and what these show together.
 
-The family of a study is all that its tables show: each interval and p-value is adjusted for the number of comparisons over
-all rows and metrics, or over the primary metrics if some are declared. The adjustment is single-step (Bonferroni), so that
-an interval excludes zero exactly where the adjusted p-value is below the level. A best point that the data have chosen is
-one end of any of the pairs, so that the family of the best against the rest is all pairs.
+The family of a study is all that its tables show: each interval and p-value is adjusted for the number of comparisons
+over all rows and metrics, or over the primary metrics if some are declared. The adjustment is single-step (Bonferroni),
+so that an interval excludes zero exactly where the adjusted p-value is below the level. A best point that the data have
+chosen is one end of any of the pairs, so that the family of the best against the rest is all pairs.
 """
 
 import math
@@ -17,7 +17,6 @@ import numpy as np
 from runner.analysis import statistics
 from runner.analysis.contrasts import (
     Contrast,
-    Kind,
     Method,
     bound_contrasts,
     compute_p_values,
@@ -29,13 +28,11 @@ from runner.analysis.intervals import exceedance_bound, mean_bounds, median_boun
 from runner.analysis.replicates import Failures, Sample, Samples, impute_worst, share_lost
 
 ROUNDING = 32
-"""Spacings of a dtype that a difference may have from rounding alone: the typical error of a sum of a thousand numbers."""
+"""Spacings of a dtype that a difference may have from rounding alone: the error of a sum of a thousand numbers."""
 TAIL = 0.1
 """The share of the worst seeds whose mean is the conditional value at risk."""
 CONTENT = 0.9
 """The share of all seeds that a tolerance interval contains."""
-MOST_SEEDS = 10**6
-"""Seeds that a command to add some may ask for."""
 
 
 class Against(Enum):
@@ -72,8 +69,8 @@ class Metric:
     """What is known of a metric besides its values.
 
     `margin` is the smallest difference of interest; None is what rounding may do to values of this `resolution`, the
-    relative spacing of their dtype. `is_binary` says that 0 and 1 are all there can be; None asks the values. Metrics that
-    are not primary are exploratory: a family of their own.
+    relative spacing of their dtype. `is_binary` says that 0 and 1 are all there can be; None asks the values. Metrics
+    that are not primary are exploratory: a family of their own.
     """
 
     name: str
@@ -92,9 +89,10 @@ class Metric:
 class Claims:
     """Rows of the tables `points` and `differences`, without the labels of the points.
 
-    `points` has a row for each metric and point with outcomes, whose index is in `point`. `differences` has one for each
-    pair, the indexes of its points in `point` and `partner`. `best` has for each metric the best point of each group;
-    `families` for primary (True) and exploratory (False) metrics the number of comparisons that p-values allow for.
+    `points` has a row for each metric and point with outcomes, whose index is in `point`. `differences` has one for
+    each pair, the indexes of its points in `point` and `partner`. `best` has for each metric the best point of each
+    group; `families` for primary (True) and exploratory (False) metrics the number of comparisons that p-values allow
+    for.
     """
 
     points: list[dict[str, Any]]
@@ -116,9 +114,9 @@ def compare_samples(
     """Estimates of all points, and their differences with what they show.
 
     `samples` has for each metric one sample per point. `level` is that of the estimates' intervals, `alpha` the level
-    that all claims of this look share, by default `1 - level`. `against` may be the index of each point's partner, its own
-    for none. Only points of equal `groups`, such as tasks, are compared with one another. `planned` has the replicates of
-    each point with the pending ones.
+    that all claims of this look share, by default `1 - level`. `against` may be the index of each point's partner, its
+    own for none. Only points of equal `groups`, such as tasks, are compared with one another. `planned` has the
+    replicates of each point with the pending ones.
 
     >>> from runner.analysis.replicates import make_sample
     >>> low, high = (make_sample(np.array(values)) for values in ([1.0, 1.2, 1.1, 0.9], [3.0, 3.1, 3.3, 2.9]))
@@ -230,7 +228,18 @@ def _name_seed(sample: Sample, place: int) -> int | None:
 
 
 COLUMNS = (
-    *("point", "metric", "finished", "nonfinite", "failed", "nonfinite_share", "failed_low", "failed_high", "mean", "low"),
+    *(
+        "point",
+        "metric",
+        "finished",
+        "nonfinite",
+        "failed",
+        "nonfinite_share",
+        "failed_low",
+        "failed_high",
+        "mean",
+        "low",
+    ),
     *("high", "interval", "median", "iqm", "std", "min", "min_seed", "max", "max_seed", "worst_seed", "pointwise_low"),
     *("pointwise_high", "median_low", "median_high", "tolerance_low", "tolerance_high", "cvar", "worse_share"),
 )
@@ -348,15 +357,13 @@ def _test_failures(a: Sample, b: Sample) -> float:
     return fisher_p(len(a.lost), len(first), len(b.lost), len(second))
 
 
-def _list_differences(
-    tested: _Tested, samples: Sequence[Sample], alpha: float, family: int
-) -> list[dict[str, Any]]:
+def _list_differences(tested: _Tested, samples: Sequence[Sample], alpha: float, family: int) -> list[dict[str, Any]]:
     """The rows of a metric's pairs, adjusted for the size of the family."""
     low, high = bound_contrasts(tested.contrasts, tested.p, alpha / family)
-    adjusted = {
-        name: np.minimum(1.0, getattr(tested, name) * family) for name in ("p", "p_beyond", "p_failures")
-    }
-    effects = [_measure_effect(c, samples[i], samples[j]) for c, (i, j) in zip(tested.contrasts, tested.pairs, strict=True)]
+    adjusted = {name: np.minimum(1.0, getattr(tested, name) * family) for name in ("p", "p_beyond", "p_failures")}
+    effects = [
+        _measure_effect(c, samples[i], samples[j]) for c, (i, j) in zip(tested.contrasts, tested.pairs, strict=True)
+    ]
     needed = statistics.count_seeds(np.array(effects, dtype=float), alpha / family)
     rows = []
     for place, ((i, j), contrast) in enumerate(zip(tested.pairs, tested.contrasts, strict=True)):
@@ -380,7 +387,10 @@ def _list_differences(
         conclusion = _conclude(row, tested.metric, (samples[i], samples[j]), alpha, contrast)
         row |= {"conclusion": conclusion.value}
         row |= {"verdict": _describe(conclusion, row, (samples[i], samples[j]), contrast)}
-        row |= {"effect": effects[place], **_measure_improvement(contrast, samples[i], samples[j], tested.metric, alpha)}
+        row |= {
+            "effect": effects[place],
+            **_measure_improvement(contrast, samples[i], samples[j], tested.metric, alpha),
+        }
         detectable = statistics.detectable(contrast.pairs, alpha / family) * contrast.spread
         row |= {"detectable": detectable, "seeds_needed": int(needed[place]) if needed[place] > 0 else None}
         rows.append(row)
@@ -424,11 +434,11 @@ def _is_same(row: Mapping[str, Any], alpha: float, contrast: Contrast) -> bool:
     return row["p_same"] < alpha or max(-row["low"], row["high"]) < row["margin"]
 
 
-def _describe(
-    conclusion: Conclusion, row: Mapping[str, Any], pair: tuple[Sample, Sample], contrast: Contrast
-) -> str:
+def _describe(conclusion: Conclusion, row: Mapping[str, Any], pair: tuple[Sample, Sample], contrast: Contrast) -> str:
     """The conclusion in words."""
-    counts = " against ".join(f"{sample.nonfinite + sample.failed} of {sample.finished + sample.failed}" for sample in pair)
+    counts = " against ".join(
+        f"{sample.nonfinite + sample.failed} of {sample.finished + sample.failed}" for sample in pair
+    )
     if conclusion in (Conclusion.FAILS_MORE, Conclusion.FAILS_LESS):
         is_significant = "" if row["p_failures"] < 0.05 else ", which may be chance"
         return f"{conclusion.value} ({counts}{is_significant}); the finite values alone do not tell"
@@ -459,6 +469,3 @@ def _measure_improvement(contrast: Contrast, a: Sample, b: Sample, metric: Metri
         x, y = metric.sign * a.values, metric.sign * b.values
         share, interval = statistics.improvement(x, y), statistics.improvement_interval(x, y, 1 - alpha)
     return {"improvement": share, "improvement_low": interval.low, "improvement_high": interval.high}
-
-
-__all__ = ["Against", "Claims", "Conclusion", "Kind", "Metric", "compare_samples", "is_binary"]

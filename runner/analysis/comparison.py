@@ -34,8 +34,8 @@ MOST_PAIRS = 100_000
 class Best:
     """The best point of a metric, a row of `runs.points`, with its estimate.
 
-    `corrected`, `low` and `high` allow for the choice of the best among many by `method`; `confirmed` is the interval of
-    seeds that were run after the choice, if there are any.
+    `corrected`, `low` and `high` allow for the choice of the best among many by `method`; `confirmed` is the interval
+    of seeds that were run after the choice, if there are any.
     """
 
     point: int
@@ -52,11 +52,11 @@ class Comparison:
     """What the seeds show; `points`, `differences` and `aggregates` have a row for each point and metric.
 
     `points` are estimates, `differences` those to the best point or the baseline, `aggregates` those over several tasks
-    (empty if there is one), `variances` the share of each axis and of the seed in the variance of the runs. `samples` has
-    for each metric the values of each point. `primary` are the metrics that share the level, `best` has the best point of
-    each directed metric. `alpha` is what is left of `1 - level` for this look at the study, the `looks`-th. `notes` is what
-    a reader has to know, `exclusions` which runs are left out, and `suggestion` a command that adds seeds, or empty.
-    docs/reference/columns.md describes the columns.
+    (empty if there is one), `variances` the share of each axis and of the seed in the variance of the runs. `samples`
+    has for each metric the values of each point. `primary` are the metrics that share the level, `best` has the best
+    point of each directed metric. `alpha` is what is left of `1 - level` for this look at the study, the `looks`-th.
+    `notes` is what a reader has to know, `exclusions` which runs are left out, and `suggestion` a command that adds
+    seeds, or empty. docs/reference/columns.md describes the columns.
     """
 
     runs: Runs
@@ -104,12 +104,13 @@ def compare_studies(
 
     `metrics` are scalar outputs, or numbers of arrays such as `y.mean`; None takes all scalars. `by` are the axes that
     distinguish points; None takes all that vary. Each point is compared with the best one of its metric and task (the
-    first, if the metric has no direction); `baseline` gives values of axes, and each point is compared with the one that
-    has these values instead of its own; `all_pairs` compares all with all. `level` is the confidence level, at least 0.5 and
-    less than 1. `keep` selects runs by an expression for `pandas.DataFrame.eval`. `primary` are the metrics that claims are
-    made of; None takes those that the task declares, or else all. `margin` is the smallest difference of interest, for all
-    metrics or by name; None is what rounding may do. `failures` is `drop`, `worst` or `last`: what stands for a run without
-    a finite value. `bounds` are the lowest and highest possible values of metrics, by which tasks are brought to one scale.
+    first, if the metric has no direction); `baseline` gives values of axes, and each point is compared with the one
+    that has these values instead of its own; `all_pairs` compares all with all. `level` is the confidence level, at
+    least 0.5 and less than 1. `keep` selects runs by an expression for `pandas.DataFrame.eval`. `primary` are the
+    metrics that claims are made of; None takes those that the task declares, or else all. `margin` is the smallest
+    difference of interest, for all metrics or by name; None is what rounding may do. `failures` is `drop`, `worst` or
+    `last`: what stands for a run without a finite value. `bounds` are the lowest and highest possible values of
+    metrics, by which tasks are brought to one scale.
 
     Raises InvalidInputError for a study, metric, axis or value that does not exist, and a filter that is not valid.
 
@@ -174,8 +175,8 @@ def _check_pairs(tasks: Sequence[Hashable]) -> None:
     pairs = sum(count * (count - 1) // 2 for count in Counter(tasks).values())
     if pairs > MOST_PAIRS:
         raise InvalidInputError(
-            f"all pairs of {len(tasks):,} points are {pairs:,} comparisons, at most {MOST_PAIRS:,} are made; choose points "
-            "by --filter, or compare with the best"
+            f"all pairs of {len(tasks):,} points are {pairs:,} comparisons, at most {MOST_PAIRS:,} are made; choose "
+            "points by --filter, or compare with the best"
         )
 
 
@@ -302,12 +303,14 @@ def _correct_bests(
 
 
 def _correct_best(point: int, values: Sequence[tuple[int, np.ndarray]], metric: Metric, level: float) -> Best:
+    estimate = next(float(own.mean()) for i, own in values if i == point)
+    if min(len(own) for _, own in values) < 2:
+        return Best(point, estimate, math.nan, math.nan, math.nan, "")
     means = np.array([metric.sign * own.mean() for _, own in values])
     counts = np.array([len(own) for _, own in values])
-    spreads = np.array([own.std(ddof=1) if len(own) > 1 else math.nan for _, own in values])
+    spreads = np.array([own.std(ddof=1) for _, own in values])
     corrected, low, high, method = correct_best(means, spreads / np.sqrt(counts), counts - 1, level)
     low, high = (low, high) if metric.sign > 0 else (-high, -low)
-    estimate = next(float(own.mean()) for i, own in values if i == point)
     return Best(point, estimate, metric.sign * corrected, low, high, method)
 
 
@@ -339,7 +342,9 @@ def _describe_samples(samples: Mapping[str, Sequence[Sample]], failures: Failure
     lost = {name: sum(sample.nonfinite + sample.failed for sample in own) for name, own in samples.items()}
     total = {name: sum(sample.finished + sample.failed for sample in own) for name, own in samples.items()}
     what = "the worst finite value stands for them" if failures is Failures.WORST else "means are of the others"
-    notes += [f"{name}: {n:,} of {total[name]:,} replicates have no finite value; {what}" for name, n in lost.items() if n]
+    notes += [
+        f"{name}: {n:,} of {total[name]:,} replicates have no finite value; {what}" for name, n in lost.items() if n
+    ]
     return notes
 
 

@@ -1,7 +1,7 @@
 """Differences between two points: each pair of samples is summarized once, then all pairs are tested together.
 
-Interval and p-value of a pair come from one method, so that they agree: the interval at `1 - alpha` excludes zero where p is
-less than `alpha`.
+Interval and p-value of a pair come from one method, so that they agree: the interval at `1 - alpha` excludes zero where
+p is less than `alpha`.
 """
 
 import math
@@ -19,6 +19,10 @@ PAIRED_SHARE = 0.8
 """If so many of the larger sample's replicates are shared, the others are left out, so that differences are paired."""
 FEWEST_SHARED = 5
 """A correlation of fewer pairs is not known well enough to make a standard error smaller."""
+
+
+NEXT_TO_ZERO = 1e-6
+"""A bound of a difference of shares that is shown not to be zero, and nothing more."""
 
 
 class Kind(Enum):
@@ -80,9 +84,9 @@ class PValues:
 def contrast_samples(a: Sample, b: Sample, *, is_binary: bool, resolution: float) -> Contrast:
     """The contrast of two samples with at least one value each.
 
-    It is paired where nearly all replicates are shared. Otherwise all values are used, with the covariance of those that
-    are shared if there are enough. `resolution` is the relative spacing of the values: a spread of its size has come
-    from rounding, and is none.
+    It is paired where nearly all replicates are shared. Otherwise all values are used, with the covariance of those
+    that are shared if there are enough. `resolution` is the relative spacing of the values: a spread of its size has
+    come from rounding, and is none.
     """
     left, right = _find_shared(a, b)
     shared, most = len(left), max(len(a.values), len(b.values))
@@ -144,7 +148,9 @@ def _contrast_all(x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndar
     error = math.sqrt(sum(parts))
     if len(left) < FEWEST_SHARED or min(spreads) <= noise:
         return Contrast(kind, Method.WELCH, fewer, difference, error, degrees)
-    return _contrast_overlapping(x, y, left, right, Contrast(kind, Method.PARTLY_PAIRED_T, fewer, difference, error, degrees))
+    return _contrast_overlapping(
+        x, y, left, right, Contrast(kind, Method.PARTLY_PAIRED_T, fewer, difference, error, degrees)
+    )
 
 
 def _contrast_overlapping(
@@ -216,7 +222,9 @@ def mcnemar_p(more: np.ndarray, less: np.ndarray) -> np.ndarray:
     return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(more, less), more + less, 0.5))
 
 
-def mcnemar_bounds(more: np.ndarray, less: np.ndarray, pairs: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def mcnemar_bounds(
+    more: np.ndarray, less: np.ndarray, pairs: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
     """An interval of the difference of two paired shares that agrees with McNemar's exact test.
 
     The difference is d (2 q - 1): d the probability that a pair is discordant, q that such a pair favours the first.
@@ -240,26 +248,15 @@ def fisher_p(hits: int, count: int, other_hits: int, other_count: int) -> float:
 def fisher_bounds(hits: int, count: int, other_hits: int, other_count: int, alpha: float) -> tuple[float, float]:
     """An interval of the difference of two independent shares that agrees with `fisher_p`.
 
-    The exact conditional interval of the odds ratio (Cornfield, 1956), each bound as the difference that it implies for
-    the sums of the table; if these leave no choice, what the exact intervals of both shares permit.
+    What the exact intervals of both shares permit together, each at half of `alpha`. They are wider than the test, so
+    that a bound is moved beyond zero where only the test rejects.
     """
-    total = hits + other_hits
-    if total in (0, count + other_count):
-        (low, other_low), (high, other_high) = share_bounds([hits, other_hits], [count, other_count], alpha / 2)
-        return float(low - other_high), float(high - other_low)
-    table = [[hits, count - hits], [other_hits, other_count - other_hits]]
-    found = stats.contingency.odds_ratio(table).confidence_interval(1 - alpha)
-    low, high = (_implied_difference(ratio, total, count, other_count) for ratio in (found.low, found.high))
-    return low, high
-
-
-def _implied_difference(ratio: float, total: int, count: int, other_count: int) -> float:
-    """The expected difference of two shares with an odds ratio and a sum of hits."""
-    if ratio <= 0 or not math.isfinite(ratio):
-        expected = float(max(0, total - other_count) if ratio <= 0 else min(total, count))
-    else:
-        expected = float(stats.nchypergeom_fisher.mean(count + other_count, total, count, ratio))
-    return expected / count - (total - expected) / other_count
+    lows, highs = share_bounds(np.array([hits, other_hits]), np.array([count, other_count]), alpha / 2)
+    low, high = float(lows[0] - highs[1]), float(highs[0] - lows[1])
+    if fisher_p(hits, count, other_hits, other_count) >= alpha:
+        return min(low, 0.0), max(high, 0.0)
+    is_more = hits / count > other_hits / other_count
+    return (max(low, NEXT_TO_ZERO), high) if is_more else (low, min(high, -NEXT_TO_ZERO))
 
 
 def _separation_p(contrast: Contrast, margin: float) -> float:

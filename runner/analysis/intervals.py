@@ -5,6 +5,7 @@ Each is two-sided at `1 - alpha`, and NaN where there is none. With m points, `a
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,19 @@ def median_bounds(ordered: np.ndarray, alpha: float) -> tuple[float, float]:
 
     It holds its level for any distribution; fewer than six values have none at 95 %.
     """
-    count = len(ordered)
-    rank = int(stats.binom.ppf(alpha / 2, count, 0.5)) if count else 0
-    if count and stats.binom.cdf(rank, count, 0.5) > alpha / 2:
-        rank -= 1
-    if count == 0 or rank < 0:
+    rank = _find_rank(len(ordered), alpha)
+    if rank < 0:
         return math.nan, math.nan
-    return float(ordered[rank]), float(ordered[count - 1 - rank])
+    return float(ordered[rank]), float(ordered[len(ordered) - 1 - rank])
+
+
+@cache
+def _find_rank(count: int, alpha: float) -> int:
+    """How many of so many values are outside of each bound; -1 if there are no bounds."""
+    if count == 0:
+        return -1
+    rank = int(stats.binom.ppf(alpha / 2, count, 0.5))
+    return rank if stats.binom.cdf(rank, count, 0.5) <= alpha / 2 else rank - 1
 
 
 def tolerance_factor(count: np.ndarray, share: float, level: float) -> np.ndarray:

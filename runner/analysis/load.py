@@ -52,8 +52,8 @@ class Runs:
 
     `points` has a row for each point and a column for each axis. Per run, `(runs,)`: the index of its `study`, its
     `number` in that study's table, its `point`, `seed` (-1 for none), `replicate` (equal for runs that are paired:
-    those with equal seeds), its `variant` (equal for runs with equal values of the pooled axes), `status`, and the value
-    of each metric, float64.
+    those with equal seeds), its `variant` (equal for runs with equal values of the pooled axes), `status`, and the
+    value of each metric, float64.
     """
 
     studies: tuple[Folder, ...]
@@ -230,9 +230,9 @@ def _build_runs(
 def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray]) -> list[str]:
     """The axes that distinguish points: without those that another one determines.
 
-    A parameter of an optimizer, for instance, has a value for some of the optimizers only, the same one wherever that is
-    chosen. Of two that determine each other the nested one is left out, such as `optimizer.b1`; two that vary together
-    both stay.
+    A parameter of an optimizer, for instance, has a value for some of the optimizers only, the same one wherever that
+    is chosen. Of two that determine each other the nested one is left out, such as `optimizer.b1`; two that vary
+    together both stay.
     """
     kept = list(varying)
     for name in reversed(varying):
@@ -311,10 +311,8 @@ def _check_axes(asked: Sequence[str], codes: Mapping[str, Any]) -> list[str]:
     return list(asked)
 
 
-def _read_table(
-    folder: Folder, manifest: Manifest, metrics: Sequence[str], texts: Texts, is_last: bool
-) -> _Table:
-    """One table with the parts that are not merged yet; the texts of its parameters are added to those of all tables."""
+def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], texts: Texts, is_last: bool) -> _Table:
+    """One table with the parts that are not merged yet; the texts of its parameters are added to `texts`."""
     columns = manifest.columns
     has = {output.name for output in columns.outputs if not output.is_categorical}
     bases = {name: name if name in has else name.partition(".")[0] for name in metrics}
@@ -412,20 +410,18 @@ def _count_steps(values: np.ndarray, is_below: bool, threshold: float) -> float:
     return float(reached[0]) if len(reached) else math.inf
 
 
-def _join_tables(
-    tables: Sequence[_Table], texts: Texts
-) -> tuple[list[_Table], dict[str, np.ndarray], list[str]]:
+def _join_tables(tables: Sequence[_Table], texts: Texts) -> tuple[list[_Table], dict[str, np.ndarray], list[str]]:
     """The tables without runs that an earlier one has, the codes of all their runs, and notes.
 
-    Codes are those of parameters, and of the entries of the fingerprint in which studies differ. Runs of two studies with
-    equal codes and seeds are one run where all their values are equal; otherwise the studies are told apart.
+    Codes are those of parameters, and of the entries of the fingerprint in which studies differ. Runs of two studies
+    with equal codes and seeds are one run where all their values are equal; otherwise the studies are told apart.
     """
     codes, notes = _join_codes(tables, texts), []
     if len(tables) > 1:
         kept, shared = _drop_copies(tables, codes)
         notes = [
-            f"{count:,} runs of {tables[i].folder.path} are in another of the studies, too, with equal values; they are "
-            "counted once"
+            f"{count:,} runs of {tables[i].folder.path} are in another of the studies, too, with equal values; "
+            "they are counted once"
             for i, count in shared.items()
         ]
         if shared:
@@ -457,9 +453,7 @@ def _join_codes(tables: Sequence[_Table], texts: Texts) -> dict[str, np.ndarray]
     return codes
 
 
-def _drop_copies(
-    tables: Sequence[_Table], codes: Mapping[str, np.ndarray]
-) -> tuple[list[np.ndarray], dict[int, int]]:
+def _drop_copies(tables: Sequence[_Table], codes: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[int, int]]:
     """The rows of each table that no earlier one has, and how many the others are, for tables that have some.
 
     Rows with equal keys count as equal if no pair of both tables differs: one difference makes them two studies.
@@ -605,8 +599,8 @@ def _describe_filter(keep: str, kept: np.ndarray, outcomes: Sequence[str]) -> li
     if not by:
         return [sentence]
     return [
-        f"{sentence}, by their outcome ({', '.join(by)}): estimates, intervals and p-values are of what was selected, and "
-        "do not hold for new runs"
+        f"{sentence}, by their outcome ({', '.join(by)}): estimates, intervals and p-values are of what was selected, "
+        "and do not hold for new runs"
     ]
 
 

@@ -1,8 +1,8 @@
 """Replicates: how the runs of a point become the values that intervals and tests are made of.
 
-The seed is the replicate. Runs of one seed that differ in pooled axes share what the seed has drawn, so they are averaged
-to one value; counted one by one they would make every interval too narrow. A run without a finite value is an outcome of
-its own, and stays in the sample as a lost replicate.
+The seed is the replicate. Runs of one seed that differ in pooled axes share what the seed has drawn, so they are
+averaged to one value; counted one by one they would make every interval too narrow. A run without a finite value is an
+outcome of its own, and stays in the sample as a lost replicate.
 """
 
 from collections.abc import Mapping, Sequence

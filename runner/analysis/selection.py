@@ -10,12 +10,12 @@ def correct_best(
     """The estimate of the point with the largest mean, with an interval: both allow for the choice.
 
     `means`, `standard_errors` and `degrees` of freedom are `(points,)`. The interval is that of all points together
-    (Bonferroni), which covers whichever is chosen; the estimate is shrunken towards the mean of all points by as much of
-    their variance as their standard errors explain (James and Stein, 1961). NaN where there are no standard errors.
+    (Bonferroni), which covers whichever is chosen; the estimate is shrunken towards the mean of all points by as much
+    of their variance as their standard errors explain (James and Stein, 1961).
     """
     best = int(np.argmax(means))
     half = float(stats.t.isf((1 - level) / 2 / len(means), max(1, degrees[best])) * standard_errors[best])
-    variance, noise = float(np.var(means, ddof=1)), float(np.nanmean(standard_errors**2))
+    variance, noise = float(np.var(means, ddof=1)), float(np.mean(standard_errors**2))
     kept = max(0.0, 1 - noise / variance) if variance > 0 else 0.0
     corrected = float(means.mean() + kept * (means[best] - means.mean()))
     return corrected, float(means[best]) - half, float(means[best]) + half, "Bonferroni, shrunken"

@@ -25,8 +25,8 @@ def describe_shapes(samples: Mapping[str, Sequence[Sample]], level: float) -> li
         if what and seeds < ENOUGH:
             notes.append(
                 f"{name}: the values are {what}; intervals of its means cover the mean of such values less often than "
-                f"{100 * level:g} % (in simulations of skewed values 83 to 92 % with 3 to 50 seeds). The intervals of the "
-                "median (median_low, median_high) hold for values of any shape, from 6 seeds on"
+                f"{100 * level:g} % (in simulations of skewed values 83 to 92 % with 3 to 50 seeds). The intervals of "
+                "the median (median_low, median_high) hold for values of any shape, from 6 seeds on"
             )
     return notes
 

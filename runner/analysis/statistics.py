@@ -16,6 +16,7 @@ POWER = 0.8
 GENERATOR = 20220101
 """Seed of every bootstrap: the same table gives the same intervals."""
 
+
 @dataclass(frozen=True)
 class Interval:
     """Bounds with the name of the method; NaN and no name where there is no interval."""
@@ -42,10 +43,15 @@ def share_interval(wins: float, count: int, level: float) -> Interval:
     """An interval of a probability from `wins` of `count`, of which ties may be halves (Wilson, 1927)."""
     if count == 0:
         return NO_INTERVAL
-    z, share = float(stats.norm.ppf((1 + level) / 2)), wins / count
+    z, share = _normal_quantile(level), wins / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return Interval(max(0.0, middle - half), min(1.0, middle + half), "Wilson")
+
+
+@cache
+def _normal_quantile(level: float) -> float:
+    return float(stats.norm.ppf((1 + level) / 2))
 
 
 def improvement(a: np.ndarray, b: np.ndarray) -> float:
@@ -121,14 +127,19 @@ def seeds_needed(size: float, alpha: float, most: int = 10**6) -> int | None:
 def count_seeds(sizes: np.ndarray, alpha: float, most: int = 10**6) -> np.ndarray:
     """The seeds at which paired t-tests show effect sizes d_z `(tests,)` with 80 % power, int64; -1 beyond `most`.
 
-    By the sum of two quantiles of Student's distribution, iterated: it differs from `seeds_needed` by one seed at most.
+    By the sum of two quantiles of Student's distribution: it differs from `seeds_needed` by one seed at most.
     """
     sizes = np.where((sizes == 0) | ~np.isfinite(sizes), np.nan, np.abs(sizes))
-    seeds = np.maximum(2.0, ((stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)) / sizes) ** 2)
-    for _ in range(8):
-        degrees = np.maximum(1.0, seeds - 1)
-        seeds = np.maximum(2.0, ((stats.t.isf(alpha / 2, degrees) + stats.t.ppf(POWER, degrees)) / sizes) ** 2)
-    return np.where(seeds <= most, np.ceil(np.nan_to_num(seeds)), -1).astype(np.int64)
+    normal = (stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)) / sizes
+    usable = normal**2 <= most
+    low = np.where(usable, np.maximum(1.0, np.floor(normal**2)), 1.0)
+    high = 3 * low + 20
+    for _ in range(math.ceil(math.log2(high.max(initial=2.0))) + 1):
+        middle = np.floor((low + high) / 2)
+        degrees = np.maximum(1.0, middle - 1)
+        enough = stats.t.isf(alpha / 2, degrees) + stats.t.ppf(POWER, degrees) <= np.sqrt(middle) * sizes
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(usable, np.maximum(2, high), -1).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ def divide_variance(runs: Runs) -> list[dict[str, Any]]:
     """For each metric the shares of its variance over all runs with a finite value.
 
     Of each axis the variance between the means of its values (eta squared), of the points together what is left to the
-    interactions of axes, of the seed the variance between the means of seeds that several points share, and the rest. In a
-    study in which every point has the same seeds they add up to one; in another one they may overlap. Empty for metrics that
-    do not vary.
+    interactions of axes, of the seed the variance between the means of seeds that several points share, and the rest.
+    In a study in which every point has the same seeds they add up to one; in another one they may overlap. Empty for
+    metrics that do not vary.
     """
     rows = []
     for name, values in runs.values.items():
@@ -28,9 +28,7 @@ def divide_variance(runs: Runs) -> list[dict[str, Any]]:
 
 def _divide(runs: Runs, values: np.ndarray, kept: np.ndarray, total: float) -> list[dict[str, Any]]:
     point = runs.point[kept]
-    shares = {
-        axis: _explain(values, pd.factorize(runs.points[axis])[0][point]) / total for axis in runs.points.columns
-    }
+    shares = {axis: _explain(values, pd.factorize(runs.points[axis])[0][point]) / total for axis in runs.points.columns}
     between = _explain(values, point) / total
     rows = [{"source": axis, "share": share} for axis, share in shares.items()]
     if len(shares) > 1:

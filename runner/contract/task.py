@@ -78,8 +78,8 @@ class Task:
     `metrics` maps some outputs to `minimize` or `maximize`. A run that has one of the static values in `eager` is
     not compiled: JAX executes its operations one by one. The numbers of the parameters in `traced` are traced.
     `check` is the dotted path of a function that is called with the values of runs before anything is compiled.
-    `shared` are keys beside the parameters, whose values those of parameters may refer to. `primary` are the metrics that
-    a comparison makes its claims of; without some they are all metrics.
+    `shared` are keys beside the parameters, whose values those of parameters may refer to. `primary` are the metrics
+    that a comparison makes its claims of; without some they are all metrics.
     """
 
     name: str
@@ -143,8 +143,8 @@ def load_task(
     """Reads the signature of the function at a dotted path, without importing it if its source is enough.
 
     Raises InvalidInputError for a path that is not allowed, for a function that cannot be imported or called with
-    keyword arguments, and for `outputs`, `metrics`, `primary`, `eager` or `traced` that break a rule or name no output or
-    parameter of theirs.
+    keyword arguments, and for `outputs`, `metrics`, `primary`, `eager` or `traced` that break a rule or name no output
+    or parameter of theirs.
     """
     owner = f"task {name!r}"
     _check_outputs(owner, outputs)
