@@ -8,7 +8,7 @@ import pandas as pd
 
 from runner.analysis.claims import Conclusion
 from runner.analysis.comparison import Comparison
-from runner.analysis.formats import count_things, format_bounds, format_estimate, format_short, join_words
+from runner.analysis.formats import count_things, format_bounds, format_estimate, format_label, format_short, join_words
 from runner.analysis.load import STATUS_CODES
 from runner.analysis.standings import describe_goal, rank_points
 from runner.plan.status import Status
@@ -77,14 +77,14 @@ def _tell_failures(comparison: Comparison) -> str:
     runs = comparison.runs
     counts = {status: runs.status == STATUS_CODES[status] for status in (Status.FAILED, Status.NONFINITE)}
     words = {Status.FAILED: "failed", Status.NONFINITE: "have a result that is not finite"}
-    told = [f"{mask.sum():,} {words[status]}" for status, mask in counts.items() if mask.any()]
+    told = [f"{mask.sum():,} of {len(runs):,} runs {words[status]}" for status, mask in counts.items() if mask.any()]
     if not told:
         return ""
     bad = np.bincount(runs.point[np.logical_or.reduce([*counts.values()])], minlength=max(1, len(runs.points)))
-    text = f"Of {count_things(len(runs), 'run')} {join_words(told)}"
+    text = join_words(told)
     worst = int(np.argmax(bad))
     if len(runs.points) > 1:
-        label = " ".join(f"{name}={value}" for name, value in runs.points.iloc[worst].items())
+        label = format_label(runs.points.iloc[worst].to_dict(), comparison.axes)
         text += f", most at {label} ({bad[worst]:,} of {int((runs.point == worst).sum()):,})"
     return text + "."
 

@@ -53,7 +53,7 @@ def list_standings(comparison: Comparison, metric: str) -> Table:
 def _list_standing(row: Mapping[str, Any], footnotes: dict[str, int]) -> tuple[str, ...]:
     estimate = format_estimate(row["mean"], row["low"], row["high"]) or "no finite value"
     difference = format_estimate(row["difference"], row["difference_low"], row["difference_high"], is_signed=True)
-    return row["name"], estimate, difference, _give_verdict(row, footnotes), count_seeds(row)
+    return row["name"], estimate, difference, _give_verdict(row, footnotes), _count_seeds(row, footnotes)
 
 
 def _give_verdict(row: Mapping[str, Any], footnotes: dict[str, int]) -> str:
@@ -61,20 +61,21 @@ def _give_verdict(row: Mapping[str, Any], footnotes: dict[str, int]) -> str:
     if not isinstance(row["conclusion"], str):
         return "best" if row["is_best"] else ""
     word = row["conclusion"]
-    verdict = row["verdict"]
-    if verdict == word:
-        return word
-    return f"{word} [{footnotes.setdefault(verdict, len(footnotes) + 1)}]"
+    return word if row["verdict"] == word else _add_footnote(word, row["verdict"], footnotes)
 
 
-def count_seeds(row: Mapping[str, Any]) -> str:
-    """The seeds of a point that have a finite value, and what is the matter with the others."""
+def _add_footnote(text: str, note: str, footnotes: dict[str, int]) -> str:
+    return f"{text} [{footnotes.setdefault(note, len(footnotes) + 1)}]"
+
+
+def _count_seeds(row: Mapping[str, Any], footnotes: dict[str, int]) -> str:
+    """The seeds of a point that have a finite value; what is the matter with the others is a footnote."""
     finite = int(row["finished"] - row["nonfinite"])
     parts = [f"{int(row['failed']):,} failed"] if row["failed"] else []
     parts += [f"{int(row['nonfinite']):,} not finite"] if row["nonfinite"] else []
     pending = int(row["seeds"] - row["finished"] - row["failed"])
     parts += [f"{pending:,} pending"] if pending > 0 else []
-    return f"{finite:,} of {int(row['seeds']):,}: {', '.join(parts)}" if parts else f"{finite:,}"
+    return _add_footnote(f"{finite:,} of {int(row['seeds']):,}", ", ".join(parts), footnotes) if parts else f"{finite:,}"
 
 
 def list_estimates(comparison: Comparison, metric: str) -> Table:
