@@ -85,7 +85,7 @@ def _print_columns(comparison: Comparison, metric: str, rows: int) -> None:
 
 
 def _print_answer(comparison: Comparison) -> None:
-    """Prints the answer: what was run, what failed, and for each metric the best point, what is shown, what settles it."""
+    """Prints what was run, what failed, and for each metric the best point, what is shown and what settles it."""
     found = answer(comparison)
     if not found.metrics:
         return
@@ -176,7 +176,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
-    parser.add_argument("--wide", action="store_true", help="print all columns, in as many tables as the width asks for")
+    parser.add_argument(
+        "--wide", action="store_true", help="print all columns, in several tables if need be"
+    )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--csv", choices=["points", "differences"], help="print one of its tables as CSV")
     parser.add_argument("--figures", action="store_true", help="write figures/ beside the table, as PNG and SVG")

@@ -15,6 +15,8 @@ from runner.plan.status import Status
 
 NAMED = 3
 """Points that a sentence names; of more the number is given."""
+NAMED_CHARACTERS = 60
+"""What their names may take together, but for the first one."""
 MOST_ANSWERS = 3
 """Metrics that are answered for."""
 UNSETTLED = (Conclusion.NOT_SHOWN.value, Conclusion.ONE_SEED.value, Conclusion.NO_VARIANCE.value)
@@ -111,7 +113,8 @@ def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
         corrected = format_bounds(best.corrected, best.low, best.high, level)
         return f"{text}; corrected for the choice among {count_things(len(rows), 'point')} {corrected}."
     if len(rows) == 1:
-        return f"{metric} is {format_bounds(*rows.iloc[0][['mean', 'low', 'high']], level)}."
+        row = rows.iloc[0]
+        return f"{metric} is {format_bounds(row['mean'], row['low'], row['high'], level)}."
     if rows["is_best"].any():
         each = [f"{row['name']} {_format_row(row)}" for _, row in rows[rows["is_best"]].iterrows()]
         return f"Best {metric} ({goal}) of each task, not corrected for the choice: {join_words(each, NAMED)}."
@@ -140,11 +143,14 @@ CONCLUDED = {
 
 def _tell_shown(rows: pd.DataFrame) -> str:
     """How many points are better, worse or neither than what they are compared with, and which."""
+    best = rows.loc[rows["is_best"], "name"]
     rows = rows[rows["conclusion"].notna()]
     if not len(rows):
         return "There is nothing to compare."
     against = list(dict.fromkeys(rows["against"]))
     base = against[0] if len(against) == 1 else "what each is compared with"
+    if set(against) <= set(best):
+        base = "the best" if len(best) == 1 else "the best of their task"
     is_told = rows["conclusion"].isin(list(CONCLUDED))
     told = [
         f"{CONCLUDED[str(conclusion)].format(base)}: {_name_points(own)}"
@@ -161,7 +167,10 @@ def _tell_shown(rows: pd.DataFrame) -> str:
 def _name_points(rows: pd.DataFrame) -> str:
     """The number of points, with some names: `6 points (lr=0.1, lr=0.2, lr=0.3 and 3 more)`."""
     names = rows["name"].tolist()
-    return names[0] if len(names) == 1 else f"{len(names):,} points ({join_words(names, NAMED)})"
+    if len(names) == 1:
+        return str(names[0])
+    room = np.cumsum([len(name) for name in names[:NAMED]]) <= NAMED_CHARACTERS
+    return f"{len(names):,} points ({join_words(names, max(1, int(room.sum())))})"
 
 
 def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str]:

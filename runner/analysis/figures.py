@@ -35,7 +35,16 @@ from runner.analysis.pictures.shades import color_cell, is_dark
 COLORS = ("#0072B2", "#C44E00", "#00795A", "#A8447F", "#8A6100", "#2F7FC1", "#444444")
 """Distinguishable by colour-blind people together with the dashes, as on the page (after Okabe and Ito, 2008)."""
 DASHES: tuple[Any, ...] = ("-", (0, (9, 3)), (0, (3, 2)), (0, (9, 3, 2, 3)), (0, (14, 4)), (0, (6, 6)), (0, (2, 5)))
-MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "wedge": "v", "plus": "P", "cross": "X", "star": "*"}
+MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle": "^",
+    "wedge": "v",
+    "plus": "P",
+    "cross": "X",
+    "star": "*",
+}
 WIDTH, NARROW_WIDTH = 8.0, 4.5
 """Inches of a panel alone, and of one among several."""
 MOST_COLUMNS = 3
@@ -47,7 +56,7 @@ ROW = 0.28
 """Inches of a row of categories."""
 MOST_INCHES = 120
 """The height of a file, which a picture of many rows is limited to."""
-STAR = {"marker": "*", "color": "#FFD54A", "markeredgecolor": "black", "markersize": 15, "linestyle": "none"}
+STAR: dict[str, Any] = {"marker": "*", "color": "#FFD54A", "markeredgecolor": "black", "markersize": 15, "linestyle": "none"}
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
@@ -185,7 +194,9 @@ def _add_legend(axes: Axes, keys: tuple[Key, ...]) -> None:
             continue
         color = COLORS[key.color]
         face = color if key.is_filled else "white"
-        style = {"linestyle": DASHES[key.color]} if key.has_line else {"linestyle": "none", "marker": MARKERS[key.shape]}
+        style: dict[str, Any] = (
+            {"linestyle": DASHES[key.color]} if key.has_line else {"linestyle": "none", "marker": MARKERS[key.shape]}
+        )
         handles.append(Line2D([], [], color=color, markerfacecolor=face, label=_escape_math(key.text), **style))
     if handles:
         axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)

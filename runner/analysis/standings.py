@@ -32,18 +32,20 @@ def rank_points(comparison: Comparison, metric: str) -> pd.DataFrame:
     rows["is_best"] = _find_best(comparison, metric, rows)
     rows = rows.join(_take_differences(comparison, metric, rows).set_index("point"), on="point")
     rows["is_shown"] = rows["conclusion"].isin([conclusion.value for conclusion in SHOWN])
-    return rows.iloc[_order_by_merit(rows, comparison.runs.directions.get(metric))].reset_index(drop=True)
+    order = _order_by_merit(rows, comparison.runs.directions.get(metric))
+    return rows.iloc[order].reset_index(drop=True)
 
 
 def _order_by_merit(rows: pd.DataFrame, direction: str | None) -> np.ndarray:
-    """The places `(points,)` of rows, the best one first and those without a finite mean last; stable.
+    """The places `(points,)` of rows, the best one first and those without a finite mean last, task by task; stable.
 
     The best one need not have the best mean: points that fail more do not compete.
     """
     means, is_best = rows["mean"].to_numpy(float), rows["is_best"].to_numpy(bool)
     sign = {LARGER: -1.0, SMALLER: 1.0}.get(direction or "", 0.0)
     merit = np.where(np.isfinite(means), sign * np.nan_to_num(means), 0.0)
-    return np.lexsort((merit, ~is_best, ~np.isfinite(means)))
+    task = pd.factorize(rows["task"])[0] if "task" in rows else np.zeros(len(rows), dtype=int)
+    return np.lexsort((merit, ~is_best, ~np.isfinite(means), task))
 
 
 def _find_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> np.ndarray:

@@ -75,7 +75,9 @@ def _count_seeds(row: Mapping[str, Any], footnotes: dict[str, int]) -> str:
     parts += [f"{int(row['nonfinite']):,} not finite"] if row["nonfinite"] else []
     pending = int(row["seeds"] - row["finished"] - row["failed"])
     parts += [f"{pending:,} pending"] if pending > 0 else []
-    return _add_footnote(f"{finite:,} of {int(row['seeds']):,}", ", ".join(parts), footnotes) if parts else f"{finite:,}"
+    return (
+        _add_footnote(f"{finite:,} of {int(row['seeds']):,}", ", ".join(parts), footnotes) if parts else f"{finite:,}"
+    )
 
 
 def list_estimates(comparison: Comparison, metric: str) -> Table:
@@ -119,4 +121,3 @@ def _format_cell(name: Any, value: Any) -> str:
     if name in COUNTS and isinstance(value, float) and not math.isnan(value):
         return f"{int(value):,}"
     return format_p(value) if name in P_VALUES and isinstance(value, float) else format_value(value)
-

@@ -25,6 +25,8 @@ from runner.storage.folder import write_file
 
 MOST_ROWS = 20
 """Rows of a table that are not folded."""
+MOST_PRINTED = 12
+"""Columns of a table that fit a printed page."""
 MOST_CELLS = 40_000
 """Cells of all full tables, which are left out beyond that: `--csv` has them."""
 GRADIENT = 9
@@ -74,6 +76,7 @@ def render_report(comparison: Comparison) -> str:
         glossary=GLOSSARY,
         runs=dump_runs(comparison, shown),
         most_rows=MOST_ROWS,
+        most_printed=MOST_PRINTED,
         draw=_draw,
         gradient=",".join(color_cell(i / (GRADIENT - 1)) for i in range(GRADIENT)),
         sort_key=_format_sort_key,
@@ -92,10 +95,14 @@ def _format_sort_key(value: float) -> str:
 def _build_sections(comparison: Comparison, pictures: Sequence[Picture]) -> list[Section]:
     full = {metric: _list_full(comparison, metric) for metric in comparison.metrics}
     cells = sum(len(table.rows) * len(table.header) for tables in full.values() for _, table in tables)
-    left_out = "" if cells <= MOST_CELLS else "All columns: python -m runner.compare … --csv points, or --csv differences."
+    left_out = (
+        "" if cells <= MOST_CELLS else "All columns: python -m runner.compare … --csv points, or --csv differences."
+    )
     sections = []
     for metric in comparison.metrics:
-        own = [picture for picture in pictures if picture.metric == metric and picture.name not in ("curves", "threads")]
+        own = [
+            picture for picture in pictures if picture.metric == metric and picture.name not in ("curves", "threads")
+        ]
         sections.append(
             Section(
                 name=metric,

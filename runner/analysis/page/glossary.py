@@ -36,7 +36,10 @@ GLOSSARY = (
         "What the adjusted test shows. “Not shown” does not mean equal: “same” is the verdict for a difference that lies "
         "within the margin. “Fails more”: the values look better, but the point has failed runs its partner does not have.",
     ),
-    ("exploratory", "A metric outside of the declared primary ones: what it shows has to be confirmed by another study."),
+    (
+        "exploratory",
+        "A metric outside of the declared primary ones: what it shows has to be confirmed by another study.",
+    ),
     ("effect", "The mean difference in units of its standard deviation."),
     (
         "improvement",

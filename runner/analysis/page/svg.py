@@ -38,7 +38,7 @@ LONGEST_BESIDE = 18
 """Characters of the names that stand beside their rows; longer ones stand above them."""
 LONGEST_CELL = 16
 """Characters of the names beside the rows of a map; longer ones are cut."""
-ROW, ROW_WITH_NAME, ROW_OF_CELLS = 24, 36, 34
+ROW, ROW_WITH_NAME, ROW_OF_CELLS = 24, 38, 34
 """Heights of a row of dots, of one with a name above, and of cells."""
 ABOVE = 0.36
 """How far a name stands above its row, as a share of it."""
@@ -54,7 +54,7 @@ def render_panel(panel: Panel, alternative: str) -> str:
     is_empty = not any(isinstance(mark, Dots) for mark in panel.marks)
     return (
         f'<div class="plot" style="height:{height + TOP + BOTTOM}px" role="img" aria-label="{escape(alternative)}"'
-        f'{"" if is_empty else " tabindex=0"}>'
+        f"{'' if is_empty else ' tabindex=0'}>"
         f"<svg {area} class=over>{_draw_grid(panel, is_above)}</svg>"
         f'<svg {area} class=area viewBox="0 0 {UNITS} {UNITS}" preserveAspectRatio=none>{stretched}</svg>'
         f"<svg {area} class=over>{placed}{_draw_labels(panel, is_above, left)}</svg></div>"
@@ -295,5 +295,3 @@ def _count_every(scale: Scale, room: int) -> int:
         return 1
     longest = max(len(_cut(name)) for name in scale.names) * CHARACTER + 6
     return max(1, int(np.ceil(longest * len(scale.names) / room)))
-
-

@@ -22,16 +22,18 @@ def draw_differences(subject: Subject) -> Picture | None:
     marks = (Rule(0.0), Whiskers(at, low, high, color=INK), Symbols(gap, at, shown["is_shown"].to_numpy(bool), titles))
     scale = scale_numbers(f"difference of {subject.label}", np.concatenate([gap, low, high, [0.0]]))
     names = [subject.names[i] for i in shown.index]
-    panel = Panel(scale, scale_names("", names), marks, title=subject.task)
     against = list(dict.fromkeys(rows["against"]))
     what = against[0] if len(against) == 1 else "the point that each is compared with"
-    caption = f"Differences to {what}; bars: simultaneous {subject.level} intervals, of the test that the verdict is by."
+    title = f"{subject.task}: to {what}" if subject.task else ""
+    what = f"the best of {subject.task}" if subject.task and subject.best is not None else what
+    panel = Panel(scale, scale_names("", names), marks, title=title)
+    caption = f"Bars: simultaneous {subject.level} intervals, of the test that the verdict is by."
     if len(rows) > len(shown):
         caption += f" The first {len(shown):,} of {len(rows):,} by merit; the others are in the table."
     return Picture(
         name="differences",
         metric=subject.metric,
-        title=f"{subject.metric}: differences to {what}",
+        title=f"{subject.metric}: differences" + ("" if subject.task else f" to {what}"),
         caption=caption,
         alternative=_describe(subject, what),
         panels=(panel,),

@@ -14,7 +14,9 @@ MOST_PLACES = 401
 """Places of a line; the quantiles between them of more values."""
 SHAPES = ("circle", "square", "diamond", "triangle", "cross", "plus", "wedge")
 THRESHOLDS = 201
-QUARTERS = tuple(Tick(share, text) for share, text in ((0.0, "0"), (0.25, "1/4"), (0.5, "1/2"), (0.75, "3/4"), (1, "1")))
+QUARTERS = tuple(
+    Tick(share, text) for share, text in ((0.0, "0"), (0.25, "1/4"), (0.5, "1/2"), (0.75, "3/4"), (1, "1"))
+)
 
 
 def draw_distribution(subject: Subject) -> Picture | None:
@@ -28,7 +30,7 @@ def draw_distribution(subject: Subject) -> Picture | None:
         share = np.linspace(0, 1, min(len(sample.values) + 1, MOST_PLACES))
         places = np.quantile(sample.values, share, method="inverted_cdf")
         lines.append(Line(places, share, color=i, is_step=True))
-        keys.append(Key(subject.names[name], i, has_line=True))
+        keys.append(Key(name_point(subject.rows.loc[name], subject.axes, is_full=True), i, has_line=True))
     x = scale_numbers(subject.label, np.concatenate([line.x for line in lines]), is_log=subject.is_log)
     panel = Panel(x, _scale_share("share of the seeds at most"), tuple(lines), title=subject.task)
     caption = "Share of the seeds whose value is at most that below."

@@ -52,9 +52,7 @@ def _draw_metric(comparison: Comparison, metric: str, shown: Shown) -> Iterator[
         yield profile
 
 
-def _draw_each(
-    draw: Sequence[Callable[[Subject], Picture | None]], subjects: Sequence[Subject]
-) -> Iterator[Picture]:
+def _draw_each(draw: Sequence[Callable[[Subject], Picture | None]], subjects: Sequence[Subject]) -> Iterator[Picture]:
     """What each function draws of the tasks, as one picture with panels for each of them."""
     for function in draw:
         made = [picture for subject in subjects[:MOST_TASKS] if (picture := function(subject)) is not None]

@@ -39,7 +39,5 @@ def choose_shown(runs: Runs, most: int = MOST_DOTS) -> Shown:
     # the run at which a multiple of count / each is passed: `each` of them, or all of fewer
     is_kept = (rank * each) // count != ((rank - 1) * each) // count
     kept = np.sort(order[is_kept | (count <= each)])
-    left_out = (
-        f"{count_things(len(kept), 'run')} of {len(runs):,} are dots, up to {each:,} of each point, evenly spaced by seed"
-    )
+    left_out = f"{count_things(len(kept), 'run')} of {len(runs):,} are dots, up to {each:,} of each point, evenly spaced by seed"
     return Shown(kept, left_out)

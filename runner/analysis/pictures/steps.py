@@ -77,8 +77,8 @@ def _find_metric(comparison: Comparison, name: str) -> str | None:
 
 def _order_points(comparison: Comparison, metric: str | None) -> list[int]:
     """The numbers of all points that have runs, the best first."""
-    rows = rank_points(comparison, metric) if metric else []
-    ranked = [int(point) for point in rows["point"]] if len(rows) else []
+    rows = rank_points(comparison, metric) if metric else None
+    ranked = [int(point) for point in rows["point"]] if rows is not None and len(rows) else []
     known = np.unique(comparison.runs.point).tolist()
     return list(dict.fromkeys([*ranked, *known]))
 
@@ -120,9 +120,7 @@ def find_every(runs: Runs, manifest: Manifest, point: int) -> int | None:
     return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
-def _draw(
-    comparison: Comparison, name: str, metric: str | None, drawn: list[Curves], points: int
-) -> Picture:
+def _draw(comparison: Comparison, name: str, metric: str | None, drawn: list[Curves], points: int) -> Picture:
     marks: list[Mark] = []
     for color, curves in enumerate(drawn):
         low, high = curves.find_interval(comparison.level)

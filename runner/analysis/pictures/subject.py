@@ -95,11 +95,11 @@ def list_subjects(comparison: Comparison, metric: str, shown: Shown) -> Iterator
             yield Subject(comparison, metric, shown, "" if task is None else str(task), own, axes)
 
 
-def name_point(row: Any, axes: Sequence[str]) -> str:
-    """The values of some axes: `lr=0.1 hidden=4`, of one axis the value alone."""
+def name_point(row: Any, axes: Sequence[str], *, is_full: bool = False) -> str:
+    """The values of some axes: `lr=0.1 hidden=4`; of one axis the value alone, unless the full name is wanted."""
     if not axes:
         return "all runs"
-    if len(axes) == 1:
+    if len(axes) == 1 and not is_full:
         return format_axis_value(row[axes[0]])
     return " ".join(f"{name}={format_axis_value(row[name])}" for name in axes)
 
@@ -114,9 +114,7 @@ def describe_point(row: Any, metric: str, name: str) -> str:
     estimate = format_estimate(row["mean"], row["low"], row["high"]) or "no finite value"
     parts = [f"{name}: {metric} {estimate}"]
     if isinstance(row["against"], str):
-        difference = format_estimate(
-            row["difference"], row["difference_low"], row["difference_high"], is_signed=True
-        )
+        difference = format_estimate(row["difference"], row["difference_low"], row["difference_high"], is_signed=True)
         parts.append(f"{difference} against {row['against']}: {row['conclusion']}")
     if row["is_best"]:
         parts.append("the best")

@@ -5,9 +5,8 @@ import pandas as pd
 
 from runner.analysis.comparison import Comparison
 from runner.analysis.formats import format_short
-from runner.analysis.pictures.scales import is_spread, scale_names
+from runner.analysis.pictures.scales import Scale, is_spread, scale_names
 from runner.analysis.pictures.scene import MUTED, Dots, Line, Mark, Panel, Picture, Rule
-from runner.analysis.pictures.scales import Scale
 from runner.analysis.pictures.shown import Shown
 from runner.analysis.pictures.subject import format_axis_value, is_numeric
 
@@ -54,9 +53,7 @@ def _draw_threads(heights: list[np.ndarray], places: np.ndarray) -> list[Mark]:
     y = np.vstack([table, np.full(count, np.nan)])
     line = Line(np.tile(x, count), y.T.ravel(), MUTED, is_faint=True)
     known = np.isfinite(table)
-    dots = [
-        Dots(np.full(int(known[i].sum()), float(i)), table[i][known[i]], places[known[i]]) for i in range(columns)
-    ]
+    dots = [Dots(np.full(int(known[i].sum()), float(i)), table[i][known[i]], places[known[i]]) for i in range(columns)]
     return [line, *dots]
 
 
