@@ -56,7 +56,13 @@ ROW = 0.28
 """Inches of a row of categories."""
 MOST_INCHES = 120
 """The height of a file, which a picture of many rows is limited to."""
-STAR: dict[str, Any] = {"marker": "*", "color": "#FFD54A", "markeredgecolor": "black", "markersize": 15, "linestyle": "none"}
+STAR: dict[str, Any] = {
+    "marker": "*",
+    "color": "#FFD54A",
+    "markeredgecolor": "black",
+    "markersize": 15,
+    "linestyle": "none",
+}
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:

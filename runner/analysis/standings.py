@@ -1,4 +1,4 @@
-"""The points of a metric by merit, each with its difference to what it is compared with: for tables, pictures, answer."""
+"""The points of a metric by merit, each with its difference: for tables, pictures and the answer."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -22,19 +22,20 @@ GLOSSARY = (
     ("std", "The sample standard deviation: how much the seeds differ, whatever their number."),
     (
         "nonfinite, failed",
-        "Runs with NaN or infinity in a result, and runs without one. Estimates are of the finite values only, and would "
-        "look better than the method is if these were not counted.",
+        "Runs with NaN or infinity in a result, and runs without one. Estimates are of the finite values only, and "
+        "would look better than the method is if these were not counted.",
     ),
     ("difference", "The same seed at both points, subtracted: what the seeds have in common cancels out."),
     (
         "p, adjusted",
-        "How often chance alone would show a difference at least as large, and the same after allowing for the number of "
-        "comparisons. A large p is no proof of equality.",
+        "How often chance alone would show a difference at least as large, and the same after allowing for the number "
+        "of comparisons. A large p is no proof of equality.",
     ),
     (
         "verdict",
-        "What the adjusted test shows. “Not shown” does not mean equal: “same” is the verdict for a difference that lies "
-        "within the margin. “Fails more”: the values look better, but the point has failed runs its partner does not have.",
+        "What the adjusted test shows. “Not shown” does not mean equal: “same” is the verdict for a difference that "
+        "lies within the margin. “Fails more”: the point has lost more runs than the one that it is compared with, so "
+        "that the values of the others do not tell.",
     ),
     (
         "exploratory",

@@ -12,7 +12,6 @@ from runner.analysis.standings import SMALLER
 
 MOST_PLACES = 401
 """Places of a line; the quantiles between them of more values."""
-SHAPES = ("circle", "square", "diamond", "triangle", "cross", "plus", "wedge")
 THRESHOLDS = 201
 QUARTERS = tuple(
     Tick(share, text) for share, text in ((0.0, "0"), (0.25, "1/4"), (0.5, "1/2"), (0.75, "3/4"), (1, "1"))

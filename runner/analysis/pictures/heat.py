@@ -101,7 +101,7 @@ def _draw_map(
     shade, texts, titles = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "no run", object)
     star = None
     for row in rows.index:
-        own = subject.rows.loc[row]
+        own = subject.records[row]
         i, j = lines.index(format_axis_value(own[axes[1]])), columns.index(format_axis_value(own[axes[0]]))
         shade[i, j] = _place(float(own["mean"]), *limits)
         texts[i, j] = "×" if math.isnan(own["mean"]) else format_short(float(own["mean"]), is_padded=True)

@@ -6,7 +6,7 @@ import pandas as pd
 from runner.analysis.formats import count_things, format_short
 from runner.analysis.pictures.heat import measure_axes
 from runner.analysis.pictures.scales import scale_numbers, scale_values
-from runner.analysis.pictures.scene import COLORS, Band, Key, Line, Mark, Panel, Picture, Star, Symbols
+from runner.analysis.pictures.scene import COLORS, SHAPES, Band, Key, Line, Mark, Panel, Picture, Star, Symbols
 from runner.analysis.pictures.subject import Subject, is_numeric, name_point
 
 
@@ -39,7 +39,7 @@ def draw_lines(subject: Subject) -> Picture | None:
         caption=caption,
         alternative=_describe(subject, axis, groups),
         panels=(panel,),
-        keys=tuple(Key(name, i, has_line=True) for i, name in enumerate(list(groups)[:COLORS])),
+        keys=tuple(Key(name, i, SHAPES[i], has_line=True) for i, name in enumerate(list(groups)[:COLORS])),
         is_main=True,
     )
 
@@ -60,7 +60,7 @@ def _draw_line(subject: Subject, rows: pd.DataFrame, axis: str, color: int) -> l
     return [
         Band(place, rows["low"].to_numpy(float), rows["high"].to_numpy(float), color),
         Line(place, mean, color),
-        Symbols(place, mean, rows["is_shown"].to_numpy(bool), titles, color=color),
+        Symbols(place, mean, rows["is_shown"].to_numpy(bool), titles, SHAPES[color], color),
     ]
 
 

@@ -60,7 +60,7 @@ def is_spread(values: np.ndarray, times: float = SPREAD) -> bool:
 
 
 def scale_numbers(label: str, values: np.ndarray, *, is_log: bool = False) -> Scale:
-    """A scale that has all finite values, with round ticks. A logarithmic one leaves out those that are not positive."""
+    """A scale of all finite values, with round ticks. A logarithmic one leaves out those that are not positive."""
     finite = values[np.isfinite(values) & ((values > 0) | (not is_log))]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if is_log:

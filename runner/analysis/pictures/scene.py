@@ -9,6 +9,8 @@ from runner.analysis.pictures.scales import Scale
 
 COLORS = 7
 """Colours that are told apart; colour 0 is the first one. A renderer has them for light and dark surroundings."""
+SHAPES = ("circle", "square", "diamond", "triangle", "cross", "plus", "wedge")
+"""A shape for each colour, for those who do not tell the colours apart."""
 INK = -1
 """The colour of the text."""
 MUTED = -2

@@ -13,7 +13,7 @@ MOST_DOTS = 3000
 
 @dataclass(frozen=True)
 class Shown:
-    """Which runs are shown: `runs` has their places in the table of runs; `left_out` says what is not shown, or nothing.
+    """Which runs are shown: `runs` has their places in the table of runs; `left_out` says which are not, or nothing.
 
     The same runs are shown in all pictures, so that one that is marked is found in each of them.
     """
@@ -39,5 +39,5 @@ def choose_shown(runs: Runs, most: int = MOST_DOTS) -> Shown:
     # the run at which a multiple of count / each is passed: `each` of them, or all of fewer
     is_kept = (rank * each) // count != ((rank - 1) * each) // count
     kept = np.sort(order[is_kept | (count <= each)])
-    left_out = f"{count_things(len(kept), 'run')} of {len(runs):,} are dots, up to {each:,} of each point, evenly spaced by seed"
-    return Shown(kept, left_out)
+    dots = f"{count_things(len(kept), 'run')} of {len(runs):,} are dots"
+    return Shown(kept, f"{dots}, up to {each:,} of each point, evenly spaced by seed")

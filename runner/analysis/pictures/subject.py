@@ -1,6 +1,6 @@
 """What a picture is of: a metric at the points of one task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,7 +50,12 @@ class Subject:
     @cached_property
     def names(self) -> list[str]:
         """A name for each row, of the axes that vary in this task: the value alone where there is one axis."""
-        return [name_point(row, self.axes) for row in self.rows.to_dict("records")]
+        return [name_point(row, self.axes) for row in self.records]
+
+    @cached_property
+    def records(self) -> list[dict[Hashable, Any]]:
+        """The rows, each as a dict."""
+        return self.rows.to_dict("records")
 
     @cached_property
     def best(self) -> int | None:
@@ -79,7 +84,7 @@ class Subject:
 
     def describe_row(self, row: int) -> str:
         """A point with its estimate, difference and verdict."""
-        return describe_point(self.rows.iloc[row], self.metric, self.names[row])
+        return describe_point(self.records[row], self.metric, self.names[row])
 
 
 def list_subjects(comparison: Comparison, metric: str, shown: Shown) -> Iterator[Subject]:
