@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runner.analysis import statistics
-from runner.analysis.load import Runs
+from runner.analysis.load import Runs, is_same
 from runner.analysis.replicates import Sample
 
 LARGEST_RATIO = 10.0
@@ -69,8 +69,6 @@ def aggregate_tasks(
 
 def _find_partners(runs: Runs, groups: Scores, baseline: Mapping[str, Any] | None) -> dict[tuple[Any, ...], Any]:
     """For each point the one that it is compared with; the first without a baseline."""
-    from runner.analysis.comparison import is_same
-
     wanted = {name: value for name, value in (baseline or {}).items() if name != "task"}
     others = [name for name in runs.points if name != "task"]
     found = {}
@@ -128,10 +126,11 @@ def _build_row(
         mine, theirs = ([sign * values for values in side] for side in (own, other))
         share, interval = statistics.average_improvement(mine, theirs, level)
     row: dict[str, Any] = {"tasks": len(own), "runs": sum(map(len, own))}
-    row |= dict.fromkeys(("iqm", "low", "high", "mean", "median", "gap"), math.nan)
+    row |= dict.fromkeys(("iqm", "low", "high", "mean", "mean_low", "mean_high", "median", "gap"), math.nan)
     if scaled is not None:
         found = statistics.aggregate(scaled[key], level)
         row |= {"iqm": found.iqm, "low": found.iqm_interval.low, "high": found.iqm_interval.high}
+        row |= {"mean_low": found.mean_interval.low, "mean_high": found.mean_interval.high}
         row |= {"mean": found.mean, "median": found.median, "gap": statistics.optimality_gap(scaled[key])}
     row |= {"improvement": share, "improvement_low": interval.low, "improvement_high": interval.high}
     others = [name for name in runs.points if name != "task"]

@@ -16,7 +16,7 @@ from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
 from runner.analysis.claims import Against, Claims, Conclusion, Metric, compare_samples
 from runner.analysis.formats import format_label
-from runner.analysis.load import Runs, load_runs
+from runner.analysis.load import Runs, is_same, load_runs
 from runner.analysis.replicates import Failures, Sample, group_samples
 from runner.analysis.selection import correct_best
 from runner.analysis.shapes import describe_shapes
@@ -134,13 +134,15 @@ def compare_studies(
     elif all_pairs:
         _check_pairs(tasks)
     alpha = 1 - level
-    options = {"level": level, "alpha": alpha, "groups": tasks, "failures": Failures(failures)}
-    claims = compare_samples(samples, described, against=against, **options)
+    imputed = Failures(failures)
+    claims = compare_samples(
+        samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
+    )
     points = _build_points(runs, claims, labels)
     differences = _build_differences(runs, claims, labels)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
-    notes = (*notes, *_describe_samples(samples, Failures(failures)), *describe_shapes(samples, level))
+    notes = (*notes, *_describe_samples(samples, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
         level,
@@ -231,14 +233,6 @@ def _find_baselines(runs: Runs, baseline: Mapping[str, Any]) -> list[int]:
     chosen = {name: next(has for has in frame[name] if is_same(has, value)) for name, value in baseline.items()}
     partners = [tuple(chosen.get(name, own) for name, own in zip(frame, key, strict=True)) for key in keys[:count]]
     return [place.get(key, i) for i, key in enumerate(partners)]
-
-
-def is_same(has: Any, value: Any) -> bool:
-    """Whether a value of an axis is the one that somebody has typed: numbers by value, anything else by its text."""
-    try:
-        return bool(np.float32(has) == np.float32(value))
-    except (TypeError, ValueError):
-        return str(has) == str(value)
 
 
 def _build_points(runs: Runs, claims: Claims, labels: Sequence[Mapping[Hashable, Any]]) -> pd.DataFrame:

@@ -183,7 +183,8 @@ def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
     counts = np.array([contrasts[i].counts for i in rows]).reshape(-1, 3)
     p[rows] = mcnemar_p(counts[:, 0], counts[:, 1])
     for i in _find_rows(contrasts, Method.FISHER):
-        p[i] = fisher_p(*contrasts[i].counts)
+        hits, count, other_hits, other_count = contrasts[i].counts
+        p[i] = fisher_p(hits, count, other_hits, other_count)
     for i in _find_rows(contrasts, Method.SIGN, Method.PERMUTATION):
         p[i] = _separation_p(contrasts[i], margin)
     return PValues(p, beyond)
@@ -200,7 +201,8 @@ def bound_contrasts(contrasts: Sequence[Contrast], p: np.ndarray, alpha: float) 
     counts = np.array([contrasts[i].counts for i in rows]).reshape(-1, 3)
     low[rows], high[rows] = mcnemar_bounds(counts[:, 0], counts[:, 1], counts[:, 2], alpha)
     for i in _find_rows(contrasts, Method.FISHER):
-        low[i], high[i] = fisher_bounds(*contrasts[i].counts, alpha)
+        hits, count, other_hits, other_count = contrasts[i].counts
+        low[i], high[i] = fisher_bounds(hits, count, other_hits, other_count, alpha)
     for i in _find_rows(contrasts, Method.SIGN, Method.PERMUTATION):
         if p[i] < alpha:
             low[i] = high[i] = contrasts[i].difference

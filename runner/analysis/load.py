@@ -223,7 +223,10 @@ def _build_runs(
         point=point,
         replicate=replicate,
         variant=variant,
-        **columns,
+        study=columns["study"],
+        number=columns["number"],
+        seed=columns["seed"],
+        status=columns["status"],
         values=values,
         directions={},
         planned=np.empty(0),
@@ -257,6 +260,14 @@ def _is_determined(column: np.ndarray, by: np.ndarray) -> bool:
     last = np.zeros(int(by.max(initial=0)) + 2, dtype=column.dtype)
     last[by] = column  # the code -1 is the last place
     return bool(np.array_equal(last[by], column))
+
+
+def is_same(has: Any, value: Any) -> bool:
+    """Whether a value of an axis is the one that somebody has typed: numbers by value, anything else by its text."""
+    try:
+        return bool(np.float32(has) == np.float32(value))
+    except (TypeError, ValueError):
+        return str(has) == str(value)
 
 
 def _open_study(path: Path) -> tuple[Folder, Manifest]:

@@ -142,13 +142,18 @@ def count_seeds(sizes: np.ndarray, alpha: float, most: int = 10**6) -> np.ndarra
     return np.where(usable, np.maximum(2, high), -1).astype(np.int64)
 
 
+FEWEST_TASKS = 5
+"""Fewer tasks have no interval of the interquartile mean: that of two covered 84 to 94 % in simulations at 95 %."""
+
+
 @dataclass(frozen=True)
 class Aggregate:
-    """One configuration over several tasks: its IQM, mean and median over all runs, with bootstrap intervals."""
+    """One configuration over several tasks: IQM over all runs, mean and median of the tasks' means, with intervals."""
 
     iqm: float
     iqm_interval: Interval
     mean: float
+    mean_interval: Interval
     median: float
     tasks: int
     runs: int
@@ -157,16 +162,35 @@ class Aggregate:
 def aggregate(scores: list[np.ndarray], level: float) -> Aggregate:
     """The aggregate of scores, one array `(seeds,)` for each task (Agarwal et al., 2021).
 
-    The IQM is over the runs of all tasks; its interval is the percentile bootstrap that resamples the seeds
-    within each task. Median is that of the tasks' means, as in the paper.
+    The IQM is over the runs of all tasks. Its interval is Student's by the variance of winsorized values within
+    tasks (Tukey and McLaughlin, 1963), with the degrees of freedom of Satterthwaite (1946): the percentile bootstrap
+    covers too little with few seeds. There is none for fewer than `FEWEST_TASKS` tasks. The mean of tasks' means has
+    an interval for any number of tasks. Median is that of the tasks' means, as in the paper.
     """
-    rng, pooled = np.random.default_rng(GENERATOR), np.concatenate(scores)
-    resampled = np.concatenate([task[rng.integers(0, len(task), (RESAMPLES, len(task)))] for task in scores], axis=1)
-    found = stats.trim_mean(resampled, 0.25, axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    interval = Interval(float(low), float(high), "stratified bootstrap") if len(pooled) > len(scores) else NO_INTERVAL
+    ordered = np.sort(np.concatenate(scores))
+    runs, cut = len(ordered), int(0.25 * len(ordered))
+    clipped = [np.clip(task, ordered[cut], ordered[runs - 1 - cut]) for task in scores]
+    found = float(ordered[cut : runs - cut].mean())
+    interval = NO_INTERVAL
+    if len(scores) >= FEWEST_TASKS:
+        interval = _stratify(found, clipped, [len(task) / (runs - 2 * cut) for task in scores], level)
     means = np.array([task.mean() for task in scores])
-    return Aggregate(iqm(pooled), interval, float(means.mean()), float(np.median(means)), len(scores), len(pooled))
+    mean = float(means.mean())
+    of_mean = _stratify(mean, scores, [1 / len(scores)] * len(scores), level)
+    return Aggregate(found, interval, mean, of_mean, float(np.median(means)), len(scores), runs)
+
+
+def _stratify(estimate: float, scores: list[np.ndarray], weights: list[float], level: float) -> Interval:
+    """The interval of an estimate to which each task's mean contributes with a weight."""
+    if min(map(len, scores)) < 2:
+        return NO_INTERVAL
+    parts = [weight**2 * float(task.var(ddof=1)) / len(task) for weight, task in zip(weights, scores, strict=True)]
+    total = sum(parts)
+    if total == 0:
+        return NO_INTERVAL
+    degrees = total**2 / sum(part**2 / (len(task) - 1) for part, task in zip(parts, scores, strict=True))
+    half = float(stats.t.isf((1 - level) / 2, degrees)) * math.sqrt(total)
+    return Interval(estimate - half, estimate + half, "t over tasks")
 
 
 def optimality_gap(scores: list[np.ndarray]) -> float:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runner.analysis.comparison import is_same
-from runner.analysis.load import STATUS_CODES, Runs, load_runs
+from runner.analysis.load import STATUS_CODES, Runs, is_same, load_runs
 from runner.errors import InvalidInputError
 from runner.plan.status import Status
 

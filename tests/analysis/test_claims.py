@@ -1,4 +1,4 @@
-"""Intervals, tests and families on arrays: exact values by scipy, agreement of interval and p-value, short simulations."""
+"""Intervals, tests and families on arrays: exact values by scipy, agreement of interval and p-value, simulations."""
 
 import itertools
 import math

@@ -52,9 +52,13 @@ def test_aggregates_are_those_of_the_statistical_precipice():
     assert statistics.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == np.mean([2, 3, 4, 5])
     scores = [RNG.normal(size=8), RNG.normal(1, 2, size=8)]
     found = statistics.aggregate(scores, 0.95)
-    assert found.iqm == stats.trim_mean(np.concatenate(scores), 0.25)
+    assert found.iqm == pytest.approx(stats.trim_mean(np.concatenate(scores), 0.25))
     assert found.median == pytest.approx(np.median([task.mean() for task in scores]))
-    assert found.iqm_interval.low < found.iqm < found.iqm_interval.high
+    assert math.isnan(found.iqm_interval.low)  # two tasks are too few
+    assert found.mean_interval.low < found.mean < found.mean_interval.high
+    six = statistics.aggregate([RNG.normal(size=4) for _ in range(6)], 0.95)
+    assert six.iqm_interval.low < six.iqm < six.iqm_interval.high
+    assert statistics.optimality_gap([np.array([0.5, 2.0]), np.array([1.0])]) == 0.125
     np.testing.assert_allclose(
         statistics.profile(scores, np.array([0.0, 1.0])),
         [np.mean([np.mean(task > t) for task in scores]) for t in (0.0, 1.0)],
@@ -125,7 +129,8 @@ def test_nonfinite_and_failed_runs_are_counted(toy):
     assert made.points["nonfinite"].tolist() == [5, 0]
     assert made.points["nonfinite_share"].tolist() == [1.0, 0.0]
     assert math.isnan(made.points["mean"][0])
-    assert made.points[["failed_low", "failed_high"]].to_numpy()[1].tolist() == [0, 1 - 0.025 ** (1 / 5)]
+    assert made.points["failed_low"].tolist() == pytest.approx([0.025 ** (1 / 5), 0])
+    assert made.points["failed_high"].tolist() == pytest.approx([1, 1 - 0.025 ** (1 / 5)])
     assert "score: 5 of 10 replicates have no finite value; means are of the others" in made.notes
     failed = toy("-m", "task=only_even", "size=2,3", "seed=range(0,4)", "study=failed").folder
     made = compare.compare([failed])
@@ -200,11 +205,19 @@ def test_several_tasks_are_aggregated(toy):
     folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
     made, frame = compare.compare([folder]), pd.read_csv(folder / "results.csv")
     assert made.aggregates["level"].tolist() == [1, 3]
+    assert made.best == {}  # one for each task
     assert made.differences[["task", "against"]].to_numpy().tolist() == [
         ["noisy", "task=noisy level=1"],
         ["noisier", "task=noisier level=1"],
     ]
     assert "score-profile" in {picture.name for picture in figures.draw_figures(made)}
+    assert "score: aggregates are of the values as they are, which have one scale in all tasks" in made.notes
+    bounded = compare.compare([folder], bounds={"score": (0.0, 10.0)}).aggregates
+    assert bounded["mean"].tolist() == pytest.approx((1 - made.aggregates["mean"] / 10).tolist())
+    missing = frame.assign(gap=np.maximum(frame["score"], 0) / 10).groupby("level")["gap"].mean()
+    assert bounded["gap"].tolist() == pytest.approx(missing.tolist())
+    by_base = compare.compare([folder], baseline={"level": 1}).aggregates
+    assert by_base["mean"][0] == pytest.approx(1)
     assert made.aggregates["iqm"][0] == pytest.approx(stats.trim_mean(frame[frame["level"] == 1]["score"], 0.25))
     pairs = [
         np.mean(own[own["level"] == 3]["score"].to_numpy()[:, None] < own[own["level"] == 1]["score"].to_numpy())
