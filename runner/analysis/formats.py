@@ -40,7 +40,7 @@ def format_label(label: Mapping[str, Any], axes: Sequence[str]) -> str:
 
 
 def format_estimate(value: float, low: float, high: float, *, is_signed: bool = False) -> str:
-    """An estimate with its interval, with digits by the width of it: `0.708 ± 0.19`, or `0.90 (0.60 … 0.98)`.
+    """An estimate with its interval, with digits by the width of it: `0.708 ± 0.19`, or `0.900 (0.60 … 0.98)`.
 
     Without an interval, the estimate alone with three significant digits. Nothing for NaN.
     """

@@ -32,7 +32,7 @@ def test_the_answer_names_the_best_point_and_what_is_shown(simulate):
 def test_what_is_not_shown_comes_with_what_would_settle_it(simulate):
     made = simulate({"lr": [0.1, 0.2]}, seeds=3, spoil=lambda own, point: own - (point == 0) * 1.02)
     (own,) = answer(made).metrics
-    assert own.shown == "No difference to the best is shown (not shown: lr=0.2)."
+    assert own.shown == "No difference to the best is shown (not shown: lr=0.1)."
     assert "the 1 point not shown" in own.settle
     assert own.command == made.suggestion
 
@@ -63,16 +63,18 @@ def test_a_metric_without_a_direction_has_no_best(simulate):
     assert "has no direction in task.metrics" in answer(made).metrics[0].best
 
 
-def test_of_many_metrics_those_with_a_direction_are_compared(lab, toy):
+def test_of_many_metrics_those_with_a_direction_are_compared(lab, runner):
     lab(
         {
-            "my_lab.py": "def many(seed, lr):\n    return {f'm{i}': lr * (i + 1) + 0.0 * seed for i in range(8)}\n",
+            "my_lab.py": "def many(seed, lr):\n    return {f'm{i}': lr * (i + 1) for i in range(8)}\n",
             "my_conf/task/many.yaml": (
-                "# @package _global_\ntask: {name: many, _target_: my_lab.many, metrics: {m3: minimize}}\nseed: 0\nlr: 0.1\n"
+                "# @package _global_\n"
+                "task: {name: many, _target_: my_lab.many, metrics: {m3: minimize}}\n"
+                "seed: 0\nlr: 0.1\n"
             ),
         }
     )
-    folder = toy("--config-dir", "my_conf", "-m", "task=many", "lr=0.1,0.2", "seed=0,1,2", "study=mine").folder
+    folder = runner("--config-dir", "my_conf", "-m", "task=many", "lr=0.1,0.2", "seed=0,1,2", "study=mine").folder
     made = compare.compare([folder])
     assert made.metrics == ("m3",)
     assert any(note.startswith("m0, m1, m2, m4, m5, m6, m7: without a direction") for note in made.notes)
@@ -106,7 +108,9 @@ def test_wide_has_all_columns(study, monkeypatch, capsys):
     out = print_study(study, monkeypatch, capsys, "--wide")
     made = compare.compare([study])
     names = set(out.split())
-    has = [name for name in made.differences if name not in ("command", "metric") and made.differences[name].notna().any()]
+    has = [
+        name for name in made.differences if name not in ("command", "metric") and made.differences[name].notna().any()
+    ]
     assert {name for name in has if not (made.differences[name].astype(str) == "").all()} <= names
 
 

@@ -11,7 +11,7 @@ ESTIMATES = [
     ((0.708123, 0.706923, 0.709323), "0.7081 ± 0.0012"),
     ((465.3, 453.3, 477.3), "465 ± 12"),
     ((12345.6, 12333.6, 12357.6), "12,346 ± 12"),
-    ((0.9, 0.6, 0.98), "0.90 (0.60 … 0.98)"),
+    ((0.9, 0.6, 0.98), "0.900 (0.60 … 0.98)"),
     ((1.234e-9, 1.034e-9, 1.434e-9), "(1.23 ± 0.20)e-9"),
     ((0.708, math.nan, math.nan), "0.708"),
     ((1.0, 1.0, 1.0), "1"),
@@ -27,8 +27,8 @@ def test_the_digits_of_an_estimate_are_those_that_its_interval_permits(numbers, 
 
 
 def test_differences_have_a_sign():
-    assert format_estimate(0.25, 0.15, 0.35, is_signed=True) == "+0.25 ± 0.10"
-    assert format_estimate(-0.25, -0.35, -0.15, is_signed=True) == "-0.25 ± 0.10"
+    assert format_estimate(0.25, 0.15, 0.35, is_signed=True) == "+0.250 ± 0.10"
+    assert format_estimate(-0.25, -0.35, -0.15, is_signed=True) == "-0.250 ± 0.10"
     assert format_estimate(0.0, -0.1, 0.1, is_signed=True) == "0.000 ± 0.10"
 
 
