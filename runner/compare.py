@@ -8,72 +8,95 @@ from pathlib import Path
 import pandas as pd
 
 from runner import terminal
-from runner.analysis.comparison import Best, Comparison, compare_studies, format_json
-from runner.analysis.formats import format_label
-from runner.analysis.tables import list_aggregates, list_differences, list_estimates
+from runner.analysis.answer import answer, list_lines
+from runner.analysis.comparison import Comparison, compare_studies, format_json
+from runner.analysis.standings import describe_goal
+from runner.analysis.tables import list_aggregates, list_differences, list_estimates, list_standings
 from runner.errors import InvalidInputError
+from runner.layout import TIE
 from runner.output import run_command
 from runner.storage.checkpoints import format_replay
 from runner.storage.text_cells import encode_text
 
 SHOWN_ROWS = 20
 
-PROSE = ("against", "the seeds show", "command")
-DROP = (
-    *("could show", "interval of P(better)", "interval of P(greater)", "interval of P(improvement)", "effect"),
-    *("worst seed", "max", "min", "std", "seeds for 80 % power", "P(better)", "P(greater)", "P(improvement)"),
-    *("IQM", "median", "by", "pairs", "p", "against", "runs", "tasks"),
-)
-"""The columns that are broken into lines, and left out, where there is no room; see `terminal.print_rows`."""
-ESTIMATES = (
-    "intervals hold for all points of a metric together: Student's t for means, Clopper and Pearson's for successes; "
-    "IQM: the mean of the middle half"
-)
-DIFFERENCES = (
-    "p-values and intervals of differences allow for all comparisons; effect: the difference in standard deviations; "
-    "could show: the smallest difference that this many pairs show with 80 % power"
-)
+ROOM = 9
+"""Characters that a column is not made narrower than, where its cells can be broken between words."""
+INTERVALS = "± and brackets: simultaneous {level} intervals over all points of a metric; see --wide, --csv and --html"
 
 compare = compare_studies
 """The Python interface of earlier versions."""
 
 
-def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS) -> None:
-    """Prints the tables of a comparison, at most so many rows of each, and its notes."""
+def print_comparison(comparison: Comparison, rows: int = SHOWN_ROWS, *, is_wide: bool = False) -> None:
+    """Prints a comparison: for each metric at most so many points by merit, then what a reader has to know, and last
+    the answer. Wide ones have all columns.
+    """
     for metric in comparison.metrics:
-        direction = comparison.runs.directions.get(metric)
-        terminal.print_line(f"{metric}{f' ({direction})' if direction else ''}")
-        for header, lines in (list_estimates(comparison, metric), list_differences(comparison, metric)):
-            if lines:
-                terminal.print_rows(header, lines[:rows], prose=PROSE, drop=DROP)
-            if len(lines) > rows:
-                terminal.print_line(f"… {len(lines) - rows:,} more rows: --rows, --csv or --html")
+        _print_metric(comparison, metric, rows)
+        if is_wide:
+            _print_columns(comparison, metric, rows)
     if len(comparison.aggregates):
         terminal.print_line("over all tasks (interquartile mean, bootstrap stratified by task)")
-        terminal.print_rows(*list_aggregates(comparison), prose=PROSE, drop=DROP)
+        aggregates = list_aggregates(comparison)
+        terminal.print_blocks(aggregates.header, aggregates.rows, len(comparison.axes))
     if len(comparison.points):
-        terminal.print_prose(ESTIMATES)
-    if len(comparison.differences):
-        terminal.print_prose(DIFFERENCES)
+        terminal.print_prose(INTERVALS.format(level=f"{100 * comparison.level:g} %"))
     for note in (*comparison.exclusions, *comparison.notes):
         terminal.print_prose(f"note: {note}")
-    for metric, best in comparison.best.items():
-        if best.confirmed is not None:
-            terminal.print_prose(_describe_confirmed(comparison, metric, best))
-    if comparison.suggestion:
-        terminal.print_line(f"to show such a difference with 80 % power: {comparison.suggestion}")
     for study, manifest in zip(comparison.runs.studies, comparison.runs.manifests, strict=True):
         if command := format_replay(study, manifest):
             terminal.print_line(f"keep the best run: {command}")
+    _print_answer(comparison)
 
 
-def _describe_confirmed(comparison: Comparison, metric: str, best: Best) -> str:
-    label = format_label(comparison.runs.points.iloc[best.point].to_dict(), list(comparison.runs.points.columns))
-    value = terminal.format_value(best.confirmed_mean)
-    bounds = ""
-    if best.confirmed is not None and best.confirmed.method:
-        bounds = f" ({terminal.format_value(best.confirmed.low)} … {terminal.format_value(best.confirmed.high)})"
-    return f"confirmed by fresh seeds: {metric} of {label} is {value}{bounds}"
+def _print_metric(comparison: Comparison, metric: str, rows: int) -> None:
+    """Prints the points of a metric by merit, in five columns."""
+    table = list_standings(comparison, metric)
+    if not table.rows:
+        return
+    notes = [describe_goal(comparison, metric), "" if metric in comparison.primary else "exploratory"]
+    terminal.print_line(f"{metric}{''.join(f', {note}' for note in notes if note)}")
+    shown = [[_tie(cell) for cell in row] for row in table.rows[:rows]]
+    terminal.print_rows(table.header, shown, prose=table.header, room=ROOM)
+    for number, note in enumerate(table.footnotes, 1):
+        terminal.print_prose(f"[{number}] {note}")
+    if len(table.rows) > rows:
+        terminal.print_line(f"… {len(table.rows) - rows:,} more rows: --rows, --csv or --html")
+
+
+def _tie(cell: str) -> str:
+    """A cell whose numbers are not separated from their signs at the end of a line."""
+    for sign in ("±", "…", "of"):
+        cell = cell.replace(f" {sign} ", f"{TIE}{sign}{TIE}")
+    return cell
+
+
+def _print_columns(comparison: Comparison, metric: str, rows: int) -> None:
+    """Prints all columns of the points and the differences of a metric."""
+    for name, table in (
+        ("points", list_estimates(comparison, metric)),
+        ("differences", list_differences(comparison, metric)),
+    ):
+        if table.rows:
+            terminal.print_line(f"{metric}: all columns of {name}")
+            keys = sum(axis in table.header for axis in comparison.axes)
+            terminal.print_blocks(table.header, table.rows[:rows], keys)
+
+
+def _print_answer(comparison: Comparison) -> None:
+    """Prints what was run, what failed, and for each metric the best point, what is shown and what settles it."""
+    found = answer(comparison)
+    if not found.metrics:
+        return
+    terminal.print_line("")
+    for line in filter(None, (found.ran, found.failed)):
+        terminal.print_prose(line)
+    for metric in found.metrics:
+        for line in list_lines(metric):
+            terminal.print_prose(line)
+        if metric.command:
+            terminal.print_line(f"  {metric.command}")
 
 
 def _parse_baseline(text: str | None) -> dict[str, str] | None:
@@ -123,7 +146,6 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare",
         description="Compares studies across their seeds: estimates, and differences to the best point or a baseline.",
-        epilog=f"{ESTIMATES}. {DIFFERENCES}.",
     )
     parser.add_argument("studies", nargs="+", type=Path, help="folders of studies, such as outputs/lr_scan")
     parser.add_argument("--metric", action="append", help="an output, or a part of an array: y.mean, y.0 (repeatable)")
@@ -166,6 +188,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
+    parser.add_argument(
+        "--wide", action="store_true", help="print all columns, in several tables if need be"
+    )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--csv", choices=["points", "differences"], help="print one of its tables as CSV")
     parser.add_argument("--figures", action="store_true", help="write figures/ beside the table, as PNG and SVG")
@@ -215,7 +240,7 @@ def _show_comparison(comparison: Comparison, given: argparse.Namespace) -> None:
         texts = frame.map(lambda value: encode_text(value) if isinstance(value, str) else value)
         print(texts.to_csv(index=False), end="")
     else:
-        print_comparison(comparison, given.rows)
+        print_comparison(comparison, given.rows, is_wide=given.wide)
 
 
 def _write_files(comparison: Comparison, given: argparse.Namespace) -> None:
@@ -227,7 +252,7 @@ def _write_files(comparison: Comparison, given: argparse.Namespace) -> None:
         if not is_quiet:
             terminal.print_line(f"{len(paths)} figures in {folder.path / 'figures'}")
     if given.html:
-        from runner.analysis.report import write_report
+        from runner.analysis.page.document import write_report
 
         path = write_report(comparison, folder.report)
         if not is_quiet:

@@ -11,15 +11,15 @@ GAP = 3
 TIE = "\u00a0"
 """Stands for a blank between words that stay in one line."""
 LEAST_ROOM = 20
-"""The least width of prose, unless it is shorter."""
+"""The least width of prose, unless it is shorter, or the column has another one."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of texts.
 
-    Lines of its name, and of its cells if they are prose, are broken between words where there is no room. `drop`
-    orders the columns that may be left out, the highest first; 0 is never left out.
+    Lines of its name, and of its cells if they are prose, are broken between words where there is no room, down to the
+    width `room`. `drop` orders the columns that may be left out, the highest first; 0 is never left out.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Column:
     is_right: bool = False
     is_prose: bool = False
     drop: int = 0
+    room: int = LEAST_ROOM
 
     @property
     def width(self) -> int:
@@ -36,7 +37,7 @@ class Column:
     def least_width(self) -> int:
         words = [word for text in (self.name, *(self.cells if self.is_prose else ())) for word in _split(text)]
         cells = max(map(cell_len, self.cells), default=0)
-        least = min(cells, LEAST_ROOM) if self.is_prose else cells
+        least = min(cells, self.room) if self.is_prose else cells
         return max(least, *map(cell_len, words), 0)
 
     def wrap(self, width: int) -> "Column":

@@ -423,7 +423,7 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         _print_verification(folder)
     if call.settings.report:
         from runner.analysis.comparison import compare_studies
-        from runner.analysis.report import write_report
+        from runner.analysis.page.document import write_report
 
         terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
     elif runs > 1:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.execution.summary import Summary
-from runner.layout import TIE, Column, lay_out, measure, stack_rows, wrap_words
+from runner.layout import LEAST_ROOM, TIE, Column, lay_out, measure, stack_rows, wrap_words
 from runner.plan import segments
 from runner.plan.segments import Plan
 from runner.plan.texts import escape_controls
@@ -161,21 +161,38 @@ def _estimate(value: float, known: bool) -> str:
 
 
 def print_rows(
-    header: Sequence[str], rows: Iterable[Sequence[Any]], *, prose: Sequence[str] = (), drop: Sequence[str] = ()
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    prose: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    room: int = LEAST_ROOM,
 ) -> None:
     """Prints a table, such as the groups of a plan.
 
-    Where there is no room, the columns of `prose` are broken between words, and those of `drop` are left out, the
-    first one first.
+    Where there is no room, the columns of `prose` are broken between words, down to `room` characters, and those of
+    `drop` are left out, the first one first.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     order = {name: len(drop) - i for i, name in enumerate(drop)}
     print_columns(
         [
-            _make_column(name, [row[i] for row in texts], is_prose=name in prose, drop=order.get(name, 0))
+            _make_column(name, [row[i] for row in texts], is_prose=name in prose, drop=order.get(name, 0), room=room)
             for i, name in enumerate(header)
         ]
     )
+
+
+def print_blocks(header: Sequence[str], rows: Sequence[Sequence[str]], keys: int) -> None:
+    """Prints all columns of a table: as several tables that fit the width, each with the first `keys` columns."""
+    columns = [_make_column(name, [row[i] for row in rows]) for i, name in enumerate(header)]
+    blocks: list[list[Column]] = [[]]
+    for column in columns[keys:]:
+        if blocks[-1] and measure([*columns[:keys], *blocks[-1], column]) > open_console().width:
+            blocks.append([])
+        blocks[-1].append(column)
+    for block in blocks:
+        print_columns([*columns[:keys], *block])
 
 
 def print_preview(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -200,9 +217,15 @@ def print_columns(columns: Sequence[Column]) -> None:
 
 
 def _make_column(
-    name: str, cells: Sequence[str], *, is_right: bool = False, is_prose: bool = False, drop: int = 0
+    name: str,
+    cells: Sequence[str],
+    *,
+    is_right: bool = False,
+    is_prose: bool = False,
+    drop: int = 0,
+    room: int = LEAST_ROOM,
 ) -> Column:
-    return Column(escape_controls(name), tuple(map(escape_controls, cells)), is_right, is_prose, drop)
+    return Column(escape_controls(name), tuple(map(escape_controls, cells)), is_right, is_prose, drop, room)
 
 
 def _print_table(console: Console, columns: Sequence[Column], *, has_header: bool = True) -> None:
@@ -213,7 +236,7 @@ def _print_table(console: Console, columns: Sequence[Column], *, has_header: boo
             Text(column.name.replace(TIE, " ")), justify="right" if column.is_right else "left", no_wrap=True
         )
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(cell.replace(TIE, " ")) for cell in cells))
     wide = console.options.update(width=max(console.width, measure(columns)))
     for line in console.render_lines(table, wide, pad=False):
         console.print(Segments([*_strip_line(line), Segment.line()]), end="", soft_wrap=True)

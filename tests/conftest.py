@@ -1,19 +1,26 @@
 """What the tests share: strict JAX, one cache for the whole session, and the two ways to run a study."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import invalidate_caches
+from itertools import product
 from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 os.environ["NPROC"] = "1"  # the tests use JAX before a call of the runner can set it, and jaxlib 0.10 may hang
 
 import jax
+import numpy as np
 import pandas as pd
 import pytest
+
+if TYPE_CHECKING:
+    from runner.analysis.comparison import Comparison
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,3 +152,72 @@ def start_command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
     call = [sys.executable, "-m", "runner", "--config-dir", conf, *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(call, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.fixture(scope="session")
+def original_study(tmp_path_factory) -> Path:
+    """A study of three points with eight seeds each, made once."""
+    from runner.__main__ import main
+
+    place, conf = tmp_path_factory.mktemp("study"), ROOT / "tests" / "conf"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(str(ROOT / "tests"))
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        sweep = ["-m", "task=noisy", "level=1,2,1.5", "seed=range(0,8)", "study=mine"]
+        patch.setattr(sys, "argv", ["runner", "--config-dir", str(conf), *sweep])
+        main()
+    return place / "outputs" / "mine"
+
+
+@pytest.fixture
+def study(original_study, tmp_path) -> Path:
+    """A copy of that study."""
+    return Path(shutil.copytree(original_study, tmp_path / "outputs" / "mine"))
+
+
+Simulate = Callable[..., "Comparison"]
+
+
+@pytest.fixture
+def simulate(study, monkeypatch) -> Simulate:
+    """A comparison of simulated runs: `simulate({"lr": [0.1, 0.2]}, seeds=8, metrics={"loss": "minimize"})`.
+
+    The mean of a metric falls and rises along the axes; `spoil` may change the values `(runs,)` of a metric by the
+    points of the runs.
+    """
+    from runner.analysis import comparison as comparisons
+    from runner.analysis.load import load_runs
+
+    def make(axes, seeds=8, metrics=None, spoil=None, **options):
+        metrics = {"loss": "minimize"} if metrics is None else metrics
+        points = pd.DataFrame(list(product(*axes.values())), columns=list(axes))
+        place = np.array([[list(axes[n]).index(v) for n, v in row.items()] for row in points.to_dict("records")])
+        base = ((place - np.array([len(v) // 2 for v in axes.values()])) ** 2).sum(axis=1) + 1.0
+        point, seed = np.repeat(np.arange(len(points)), seeds), np.tile(np.arange(seeds), len(points))
+        rng = np.random.default_rng(0)
+        values = {name: base[point] + rng.normal(0, 0.3, len(point)) for name in metrics}
+        if spoil is not None:
+            values = {name: spoil(own, point) for name, own in values.items()}
+        status = np.zeros(len(point), dtype=np.int8)
+        for own in values.values():
+            status[~np.isfinite(own)] = 1
+        runs = replace(
+            load_runs([study], ["score"]),
+            points=points,
+            study=np.zeros(len(point), dtype=np.int64),
+            number=np.arange(len(point)),
+            point=point,
+            seed=seed,
+            replicate=seed,
+            status=status,
+            values=values,
+            directions={name: way for name, way in metrics.items() if way},
+            planned=np.full(len(points), seeds),
+            resolutions=dict.fromkeys(metrics, 2.0**-23),
+            **options,
+        )
+        monkeypatch.setattr(comparisons, "load_runs", lambda *_: runs)
+        return comparisons.compare_studies([study])
+
+    return make

@@ -46,6 +46,10 @@ A curve that never is has infinitely many steps: a run without a finite value.
 """
 
 
+MOST_METRICS = 6
+"""Scalar outputs that are all compared by default; of more, those with a direction, if there are some."""
+
+
 @dataclass(frozen=True)
 class Runs:
     """Runs with their points, which are numbered in the order of the tables.
@@ -150,6 +154,7 @@ def load_runs(
     studies = [_open_study(place) for place in places]
     folders_of, manifests = [folder for folder, _ in studies], [manifest for _, manifest in studies]
     chosen = _choose_metrics(manifests, metrics)
+    notes += _describe_undirected(manifests, metrics, chosen)
     filtered = _list_filtered(keep, manifests, chosen)
     texts: Texts = {}
     read = [_read_table(*study, [*chosen, *filtered], texts, is_last) for study in studies]
@@ -278,7 +283,9 @@ def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) 
     scalars = [name for name, output in outputs.items() if output.shape == () and not output.is_categorical]
     arrays = [name for name, output in outputs.items() if output.shape != ()]
     if asked is None:
-        return scalars or [f"{name}.mean" for name in arrays]
+        directed = [name for name in scalars if any(name in manifest.metrics for manifest in manifests)]
+        is_many = len(scalars) > MOST_METRICS and directed
+        return directed if is_many else scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
         if name in scalars or (base in arrays and _is_reduction(part)):
@@ -289,6 +296,19 @@ def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) 
         what = f"{name!r} is categorical and not a metric" if is_categorical else f"there is no metric {name!r}"
         raise InvalidInputError(f"{what}; there are: {has}")
     return list(asked)
+
+
+def _describe_undirected(
+    manifests: Sequence[Manifest], asked: Sequence[str] | None, chosen: Sequence[str]
+) -> list[str]:
+    """A note about the scalars that are not compared because they have no direction."""
+    scalars = {n: o for n, o in _list_outputs(manifests).items() if o.shape == () and not o.is_categorical}
+    others = [name for name in scalars if name not in chosen]
+    if asked is not None or not others:
+        return []
+    return [
+        f"{', '.join(others)}: without a direction in task.metrics, and not compared among so many; --metric names them"
+    ]
 
 
 def _is_reduction(part: str) -> bool:

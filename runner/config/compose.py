@@ -103,10 +103,8 @@ def load_declared_task(config: DictConfig) -> Task:
     directions = tuple((key, str(value)) for key, value in metrics)
     traced = _read_names(name, declared, "traced")
     check = None if declared.get("check") is None else str(declared["check"])
-    shared, files = _read_names(name, declared, "shared"), _read_names(name, declared, "files")
-    primary = _read_names(name, declared, "primary")
-    kinds = traced, check, shared, files, primary
-    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, *kinds)
+    named = {key: _read_names(name, declared, key) for key in ("shared", "files", "primary")}
+    task = load_task(name, str(declared["_target_"]), outputs, directions, eager, traced, check, **named)
     _check_parameters(task, config)
     return task
 
