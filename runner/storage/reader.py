@@ -23,7 +23,7 @@ from runner.storage.checksums import count_covered, read_records
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
-from runner.storage.text_cells import decode_texts
+from runner.storage.text_columns import decode_texts
 
 BATCH_BYTES = 1 << 24
 CELL_BYTES = 30
