@@ -16,7 +16,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from runner.layout import TIE, Column, lay_out, measure, stack_rows, wrap_words
+from runner.layout import TIE, Column, format_lines, lay_out, measure, stack_rows, wrap_words
 from runner.plan.texts import escape_controls
 
 if TYPE_CHECKING:  # a summary imports pandas, which a list of studies need not
@@ -33,6 +33,8 @@ UNLIMITED = 100_000
 """The width of a file or a pipe: lines there have whatever length they need."""
 STDERR = 2
 """The file descriptor of standard error."""
+MANY_ROWS = 100
+"""Rows of a table that rich lays out; it would take seconds for thousands."""
 EMPTY = '""'
 """How an empty category is shown."""
 
@@ -208,6 +210,9 @@ def _make_column(
 
 def _print_table(console: Console, columns: Sequence[Column], *, has_header: bool = True) -> None:
     """Prints a table without the blanks that would fill its lines."""
+    if columns and len(columns[0].cells) > MANY_ROWS:
+        console.print(Text("\n".join(format_lines(columns))), soft_wrap=True)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=has_header)
     for column in columns:
         table.add_column(

@@ -25,6 +25,8 @@ _SCHEMA = Record(
         "python": str,
         "devices": ListOf(str),
         "versions": MappingOf(str),
+        "note": str,
+        "tags": ListOf(str),
         "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
     },
 )
