@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 
 from rich.cells import cell_len
@@ -29,7 +30,7 @@ class Column:
     is_prose: bool = False
     drop: int = 0
 
-    @property
+    @cached_property
     def width(self) -> int:
         return max(cell_len(line) for text in (self.name, *self.cells) for line in text.split("\n"))
 

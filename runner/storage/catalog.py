@@ -49,8 +49,8 @@ def list_entries(outputs: Path) -> Iterator[Entry]:
     for name in sorted(stats, key=lambda name: -stats[name]):
         folder = Folder(outputs / name)
         signature = _sign_files(folder)
-        overview = _unpack(known.get(name, {}), signature) or read_overview(folder)
-        seen[name] = _pack(overview, signature)
+        overview = _unpack(known.get(name, {}), signature)
+        seen[name] = known[name] if overview else _pack(overview := read_overview(folder), signature)
         yield _make_entry(folder, overview, stats[name])
     if seen != known:
         _write_store(store, seen)

@@ -175,14 +175,14 @@ def _choose(candidates: Iterable[BestRun | None]) -> BestRun | None:
     return min(given, key=lambda best: (sign * best.value, best.run))
 
 
-def measure_bytes(path: Path) -> int:
+def measure_bytes(path: Path | str) -> int:
     """The size of all files in a folder; files that vanish meanwhile count nothing."""
     total = 0
     try:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    total += measure_bytes(Path(entry.path))
+                    total += measure_bytes(entry.path)
                 else:
                     total += entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
