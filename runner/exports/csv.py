@@ -3,6 +3,7 @@
 It is `results.csv` for a study in which no run was repeated.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,19 +22,22 @@ def export(request: Request) -> Exported:
     target = Path(request.to) if request.to else request.folder.exports / f"{request.name}.csv"
     columns, rows = request.manifest.columns, 0
     types = list_types(columns)
+    arrays = {output.name for output in columns.outputs if output.shape}
     with replace_file(target) as path, path.open("wb") as file:
         file.write(columns.header)
         with pyarrow.csv.CSVWriter(file, pa.schema(list(types.items())), write_options=_PLAIN) as writer:
             for batch in iterate_ordered(request.folder, request.manifest, types):
-                writer.write_batch(_encode(batch))
+                writer.write_batch(_encode(batch, arrays))
                 rows += len(batch)
     return Exported(rows, 0, "run", str(target))
 
 
-def _encode(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch with the cells that stand for its texts."""
+def _encode(batch: pa.RecordBatch, arrays: Collection[str]) -> pa.RecordBatch:
+    """A batch with the cells that stand for its texts; those of arrays are JSON already."""
     columns = [
-        encode_texts(column.to_numpy(zero_copy_only=False)) if pa.types.is_string(column.type) else column
-        for column in batch.columns
+        encode_texts(column.to_numpy(zero_copy_only=False))
+        if pa.types.is_string(column.type) and name not in arrays
+        else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
