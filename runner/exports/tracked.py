@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from runner.exports.curves import Curve, average_curves, list_curves, list_serie
 from runner.exports.request import Request
 from runner.plan.status import Status
 from runner.storage.environment import format_command, read_environment
-from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
 from runner.storage.rows import SavedRun, iterate_runs, read_runs
 
@@ -88,6 +88,11 @@ class TrackedStudy:
         return {name: str(value) for name, value in self.request.manifest.fingerprint.describe().items()}
 
     @property
+    def noun(self) -> str:
+        """What a tracker run stands for."""
+        return "run" if self.request.each_run else "point"
+
+    @property
     def curves(self) -> list[str]:
         return [output.name for output in list_curves(self.request.manifest)]
 
@@ -121,6 +126,19 @@ def open_tracked(request: Request) -> TrackedStudy:
     )
 
 
+def write_study_report(study: TrackedStudy, folder: Path) -> Path:
+    """Writes the report of the comparison into a folder."""
+    from runner.analysis.report import write_report  # matplotlib and plotly take seconds to import
+
+    return write_report(study.comparison, folder / study.request.folder.report.name)
+
+
+def format_table(seeds: SeedTable) -> str:
+    """The seeds of a point as a table in Markdown."""
+    lines = [seeds.header, ["---"] * len(seeds.header), *seeds.rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
 def _identify(request: Request) -> str:
     """By the name of a study and the first row of its table, which neither an extension nor a repetition changes."""
     with request.folder.results.open("rb") as file:
@@ -142,9 +160,8 @@ def _iterate_points(study: TrackedStudy) -> Iterator[TrackedRun]:
     members = [order[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
     firsts = read_runs(request.folder, request.manifest, [int(runs.number[rows[0]]) for rows in members])
     ascending = np.argsort(runs.number)
-    curves = average_curves(
-        *(request.folder, request.manifest, runs.number[ascending], runs.point[ascending], comparison.level)
-    )
+    numbers, points = runs.number[ascending], runs.point[ascending]
+    curves = average_curves(request.folder, request.manifest, numbers, points, comparison.level)
     labels, estimates = _list_labels(comparison), _group_estimates(comparison)
     for place, rows in enumerate(members):
         parameters = list_parameters(firsts[int(runs.number[rows[0]])], request.manifest)
@@ -232,8 +249,3 @@ def _parse(text: str, kind: str) -> Any:
     if kind in ("int64", "float64"):
         return int(text) if kind == "int64" else float(text)
     return text
-
-
-def find_place(folder: Folder, request: Request, name: str) -> str:
-    """Where an export of its own goes: what `--to` says, or a name in the folder for exports."""
-    return request.to or str(folder.exports / name)
