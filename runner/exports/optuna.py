@@ -6,6 +6,7 @@ Trials cannot be changed once they are complete, so that an update writes all of
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def _write(storage: str, study: TrackedStudy, place: str) -> Exported:
     created.set_user_attr(MARK, study.key)
     for label, text in {"command": study.command, "note": study.note, "tags": list(study.tags), **study.facts}.items():
         created.set_user_attr(label, text)
-    created.set_metric_names(list(study.metrics))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # its interface may change
+        created.set_metric_names(list(study.metrics))
     created.add_trials(trials)
     _upload_report(study, created)
     if isinstance(opened, RDBStorage):
