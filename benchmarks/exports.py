@@ -76,8 +76,10 @@ def main():
                 show(f"{count:,} runs to {target}, s", f"{seconds:.2f}", limit)
                 show(f"{count:,} runs to {target}, MB", f"{memory:.0f}")
             size = sum(path.stat().st_size for path in (study / "exports").glob("*.parquet"))
-            show(f"{count:,} runs, MB of the table, of the Parquet file",
-                 f"{(study / 'results.csv').stat().st_size / 1e6:.0f}, {size / 1e6:.0f}")
+            show(
+                f"{count:,} runs, MB of the table, of the Parquet file",
+                f"{(study / 'results.csv').stat().st_size / 1e6:.0f}, {size / 1e6:.0f}",
+            )
         small = make_study(place, "small", 100)
         for number in range(studies):
             shutil.copytree(small, place / "many" / f"s{number}")

@@ -16,8 +16,8 @@ from runner.storage.recovery import verify_table
 
 EPILOG = (
     "A tracker gets a run for each point: its values, the mean of each metric with its interval, the seeds as a table, "
-    "curves as series with a band, and once the report. The same export again updates what is there. Addresses, accounts "
-    "and offline modes are those of the client's own settings, such as WANDB_MODE and MLFLOW_TRACKING_URI."
+    "curves as series with a band, and once the report. The same export again updates what is there. Addresses, "
+    "accounts and offline modes are those of the client's own settings, such as WANDB_MODE and MLFLOW_TRACKING_URI."
 )
 
 
@@ -49,9 +49,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         help="where to: a file (parquet, csv, optuna), a folder (tensorboard, wandb), or the address of a storage "
-        "(mlflow, optuna); by default a place in exports/ of the study, and for wandb and mlflow what their settings say",
+        "(mlflow, optuna); by default exports/ of the study, and for wandb and mlflow what their settings say",
     )
-    parser.add_argument("--project", help="its project in W&B, experiment in MLflow, study in Optuna; by default its name")
+    parser.add_argument(
+        "--project", help="its project in W&B, experiment in MLflow, study in Optuna; by default its name"
+    )
     parser.add_argument("--all", action="store_true", help="a tracker run for each run, which can take long")
     parser.add_argument("--filter", help="the runs that a tracker gets, as 'lr < 0.1 and seed < 100'")
     return parser
@@ -92,7 +94,9 @@ def _print_exported(exported: Exported, manifest: Manifest, done: int) -> None:
     for note in exported.notes:
         terminal.print_prose(f"note: {note}")
     if manifest.planned > done:
-        terminal.print_line(f"{manifest.planned - done:,} runs of the study are pending; export it again when they are done")
+        terminal.print_line(
+            f"{manifest.planned - done:,} runs of the study are pending; export it again when they are done"
+        )
 
 
 def _shorten(place: str) -> str:

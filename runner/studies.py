@@ -1,4 +1,4 @@
-"""The command `python -m runner.studies`: the studies in a folder, found, shown, compared, verified, moved and removed."""
+"""The command `python -m runner.studies`: studies found, shown, compared, verified, renamed and removed."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ COMMANDS = ("list", "show", "diff", "rm", "mv", "verify")
 
 @dataclass(frozen=True)
 class Filter:
-    """Which studies are listed: patterns of task and tag, the earliest time of their last call, only unfinished ones."""
+    """Which studies are listed: patterns of task and tag, the earliest time of the last call, only unfinished ones."""
 
     task: str | None = None
     tag: str | None = None
@@ -176,7 +176,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, execute: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.add_argument("--outputs", default="outputs", type=Path, help="the folder of studies, by default outputs")
+        command.add_argument(
+            "--outputs", default="outputs", type=Path, help="the folder of studies, by default outputs"
+        )
         command.set_defaults(execute=execute)
         return command
 
@@ -203,7 +205,9 @@ def _add_list(commands: Any) -> None:
     listing.add_argument("outputs", nargs="?", default="outputs", type=Path, help="the folder, by default outputs")
     listing.add_argument("--task", help="only studies with this task; a pattern such as 'port_*', too")
     listing.add_argument("--tag", help="only studies with this tag, or one that fits a pattern")
-    listing.add_argument("--since", help="only those called since then: 2026-11-01, or an age such as 30min, 12h, 7d, 2w")
+    listing.add_argument(
+        "--since", help="only those called since then: 2026-11-01, or an age such as 30min, 12h, 7d, 2w"
+    )
     listing.add_argument("--unfinished", action="store_true", help="only those with runs to be executed, or damaged")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(execute=_list)
@@ -230,7 +234,9 @@ def parse_since(text: str, now: float) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()  # of the user's time zone, if it names none
     except (ValueError, OverflowError) as error:
-        raise InvalidInputError(f"--since takes a date such as 2026-11-01, or an age such as 7d, got {text!r}") from error
+        raise InvalidInputError(
+            f"--since takes a date such as 2026-11-01, or an age such as 7d, got {text!r}"
+        ) from error
 
 
 def _show(given: argparse.Namespace) -> None:
@@ -243,7 +249,9 @@ def _show(given: argparse.Namespace) -> None:
         return
     terminal.print_rows(("study", description.name), _list_facts(entry, description), prose=(description.name,))
     if description.best and max(best.points for best in description.best) > 1:
-        terminal.print_prose("The mean of the best of several points flatters it: runner.compare says what the seeds show.")
+        terminal.print_prose(
+            "The mean of the best of several points flatters it: runner.compare says what the seeds show."
+        )
     for purpose, command in description.commands.items():
         terminal.print_line(f"{purpose}: {command}")
 
@@ -278,7 +286,8 @@ def _describe_best(best: "BestPoint") -> str:
     point = " ".join(f"{name}={_format_number(value)}" for name, value in best.point.items())
     interval = "" if math.isnan(best.low) else f" [{best.low:.4g} … {best.high:.4g}]"
     seeds = f"{best.seeds:,} {'run' if best.seeds == 1 else 'runs'}"
-    return f"{point or 'the only one'}: mean {best.mean:.5g}{interval} over {seeds}, {best.direction}; {best.points:,} points"
+    mean = f"{point or 'the only one'}: mean {best.mean:.5g}{interval} over {seeds}"
+    return f"{mean}, {best.direction}; {best.points:,} points"
 
 
 def _format_number(value: Any) -> str:
@@ -294,7 +303,7 @@ def _diff(given: argparse.Namespace) -> None:
         print_json(_list_contrast(found))
         return
     names = [shorten_path(folder.path) for folder in (first, second)]
-    rows = [(entry.kind, entry.name, *(_or_none(text) for text in (entry.first, entry.second))) for entry in found.entries]
+    rows = [(each.kind, each.name, _or_none(each.first), _or_none(each.second)) for each in found.entries]
     terminal.print_rows(("what", "name", *names), rows, prose=tuple(names))
     terminal.print_line(f"{found.equal:,} entries are equal")
     _print_common(found)
@@ -304,7 +313,9 @@ def _print_common(found: "Contrast") -> None:
     common = found.common
     if common.runs:
         apart = f" apart from {', '.join(common.apart_from)}" if common.apart_from else ""
-        terminal.print_line(f"{terminal.count_runs(common.runs)} in common{apart}, {common.identical:,} with equal results")
+        terminal.print_line(
+            f"{terminal.count_runs(common.runs)} in common{apart}, {common.identical:,} with equal results"
+        )
     for name, count in common.differing.items():
         largest = common.largest.get(name, math.nan)
         by = "" if math.isnan(largest) else f", by at most {largest:.3g}"

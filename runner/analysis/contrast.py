@@ -46,7 +46,8 @@ class Entry:
 class CommonRuns:
     """Runs with equal values and seeds in both studies: their number, and that of those with equal results.
 
-    `apart_from` are parameters that have one value in each study, and not the same one. `differing` has for each output the number of runs in which it differs, `largest` the largest difference of numbers.
+    `apart_from` are parameters that have one value in each study, and not the same one. `differing` has for each output
+    the number of runs in which it differs, `largest` the largest difference of numbers.
     """
 
     runs: int
@@ -148,7 +149,7 @@ def _read_cells(folder: Folder, manifest: Manifest, parameters: list[str], outpu
     types = dict.fromkeys([*names, *outputs, "status"], pa.string())
     batches = list(iterate_batches(folder, manifest, types))
     frame = pa.Table.from_batches(batches, pa.schema(list(types.items()))).to_pandas()
-    return frame.reindex(columns=[*parameters, *outputs, "status"]).astype({name: "str" for name in parameters})
+    return frame.reindex(columns=[*parameters, *outputs, "status"]).astype(dict.fromkeys(parameters, "str"))
 
 
 def _differs(first: pd.Series, second: pd.Series) -> np.ndarray:

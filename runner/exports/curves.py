@@ -16,7 +16,7 @@ from runner.storage.reader import iterate_batches
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean of the finite values at each step with Student's interval, float64 `(steps,)`; NaN where there is none."""
+    """The mean of the finite values at each step with Student's interval, float64 `(steps,)`; NaN for none."""
 
     mean: np.ndarray
     low: np.ndarray

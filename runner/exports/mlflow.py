@@ -1,8 +1,8 @@
 """A study as an experiment of MLflow: a run for each point, below one for the study, which has the report.
 
 Runs are found again by their tags. One with the same content is left alone; another one is replaced by a new one with
-the tags that users have given it, because MLflow keeps all values that a metric ever had. Where MLflow writes to is what
-its own settings say, unless `--to` has an address.
+the tags that users have given it, because MLflow keeps all values that a metric ever had. Where MLflow writes to is
+what its own settings say, unless `--to` has an address.
 """
 
 import math

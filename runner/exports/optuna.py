@@ -38,8 +38,7 @@ def export(request: Request) -> Exported:
         return _write(request.to, study, request.to)
     target = Path(request.to) if request.to else request.folder.exports / "optuna.db"
     with replace_file(target) as path:
-        written = _write(f"sqlite:///{path}", study, f"sqlite:///{target}")
-    return written
+        return _write(f"sqlite:///{path}", study, f"sqlite:///{target}")
 
 
 def _write(storage: str, study: TrackedStudy, place: str) -> Exported:

@@ -50,5 +50,7 @@ def _convert(batch: pa.RecordBatch, manifest: Manifest, schema: pa.Schema) -> pa
     columns = {name: batch.column(name) for name in batch.schema.names}
     for output in manifest.columns.outputs:
         cells = columns[output.name]
-        columns[output.name] = parse_cells(cells, output) if output.shape else cells.cast(schema.field(output.name).type)
+        columns[output.name] = (
+            parse_cells(cells, output) if output.shape else cells.cast(schema.field(output.name).type)
+        )
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -1,4 +1,4 @@
-"""A study as TensorBoard's files: a folder for each point, with scalars, curves, hyperparameters and the seeds as a table.
+"""A study as TensorBoard's files: for each point a folder with scalars, curves, hyperparameters and a table of seeds.
 
 The files have names and times that depend on the study only, so that the same study gives the same bytes.
 """

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from runner.storage.environment import format_command, read_environment
 from runner.storage.manifest import Manifest
 from runner.storage.rows import SavedRun, iterate_runs, read_runs
 
-ESTIMATES = {"": "mean", "/low": "low", "/high": "high", "/median": "median", "/std": "std", "/min": "min", "/max": "max"}
+ESTIMATES = {
+    "": "mean",
+    "/low": "low",
+    "/high": "high",
+    "/median": "median",
+    "/std": "std",
+    "/min": "min",
+    "/max": "max",
+}
 """How estimates of a metric are named in a tracker, and in which column of a comparison they are."""
 COUNTS = ("finished", "nonfinite", "failed")
 
@@ -107,7 +116,7 @@ class TrackedStudy:
 def open_tracked(request: Request) -> TrackedStudy:
     """The study as a tracker is told of it.
 
-    Raises InvalidInputError if it has no row yet, for a filter that is not valid, and for more points than are compared.
+    Raises InvalidInputError if it has no row yet, if a filter is not valid, and for more points than are compared.
     """
     comparison = compare_studies([request.folder.path], keep=request.keep)
     points, compared = len(comparison.runs.points), len(next(iter(comparison.samples.values()), ()))
@@ -157,7 +166,7 @@ def _iterate_points(study: TrackedStudy) -> Iterator[TrackedRun]:
     runs = comparison.runs
     order = np.argsort(runs.point, kind="stable")
     bounds = np.searchsorted(runs.point[order], np.arange(max(1, len(runs.points)) + 1))
-    members = [order[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    members = [order[start:stop] for start, stop in pairwise(bounds)]
     firsts = read_runs(request.folder, request.manifest, [int(runs.number[rows[0]]) for rows in members])
     ascending = np.argsort(runs.number)
     numbers, points = runs.number[ascending], runs.point[ascending]

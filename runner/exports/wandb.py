@@ -76,7 +76,9 @@ def _write_run(study: TrackedStudy, project: str, tracked: TrackedRun) -> None:
         for step in range(max(map(len, tracked.series.values()), default=0)):
             run.log(_take_step(tracked.series, step), step=step)
         if tracked.seeds is not None:
-            run.log({"seeds": wandb.Table(columns=list(tracked.seeds.header), data=list(map(list, tracked.seeds.rows)))})
+            run.log(
+                {"seeds": wandb.Table(columns=list(tracked.seeds.header), data=list(map(list, tracked.seeds.rows)))}
+            )
         run.summary.update(dict(tracked.scalars))
         folder = Path(run.dir).parent
     _remove_earlier(folder, tracked.key)

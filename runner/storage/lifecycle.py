@@ -58,7 +58,9 @@ def rename_study(folder: Folder, name: str) -> Folder:
     Raises InvalidInputError for a name that is taken or is no name, for a damaged study, and for one in use.
     """
     if not _NAME.fullmatch(name) or name in (".", ".."):
-        raise InvalidInputError(f"the new name must be that of a folder beside {shorten_path(folder.path)}, got {name!r}")
+        raise InvalidInputError(
+            f"the new name must be that of a folder beside {shorten_path(folder.path)}, got {name!r}"
+        )
     target = Folder(folder.path.with_name(name))
     if target.path.exists() or target.path.is_symlink():
         raise InvalidInputError(f"{shorten_path(target.path)} exists; give another name")

@@ -125,7 +125,7 @@ def test_bad_input_is_told_in_a_line(toy, call_main, monkeypatch):
     toy("-m", "task=noisy", "seed=range(0,3)", "study=s")
     monkeypatch.setattr("runner.exports.targets.find_spec", lambda name: None)
     for arguments, message in [
-        (("outputs/s", "excel"), "there is no target 'excel'; there are: parquet, csv, wandb, mlflow, tensorboard, optuna"),
+        (("outputs/s", "excel"), "there is no target 'excel'; there are: parquet, csv, wandb, mlflow, tensorboard, "),
         (("outputs/s", "wandb"), "wandb needs a library that is not installed: pip install 'seedbed[wandb]'"),
         (("outputs/t", "csv"), "outputs/t holds no study: there is no study.json"),
         (("outputs/s", "csv", "--all"), "--all is for trackers (wandb, mlflow, tensorboard, optuna); csv has all runs"),
