@@ -5,6 +5,7 @@ the tags that users have given it, because MLflow keeps all values that a metric
 what its own settings say, unless `--to` has an address.
 """
 
+import logging
 import math
 import tempfile
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from runner.exports.request import Exported, Request
+from runner.exports.request import Exported, Request, explain_errors
 from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked, write_study_report
 
 KEY, STUDY, DIGEST = "seedbed.key", "seedbed.study", "seedbed.digest"
@@ -29,11 +31,16 @@ PAGE = 1000
 
 def export(request: Request) -> Exported:
     """Writes the runs of a study that MLflow does not have, or has with another content."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes in SQLite
     study = open_tracked(request)
-    if request.to:
-        mlflow.set_tracking_uri(request.to)
-    client = MlflowClient()
-    name = request.project or study.name
+    with explain_errors("MLflow", MlflowException):
+        if request.to:
+            mlflow.set_tracking_uri(request.to)
+        return _write(MlflowClient(), study)
+
+
+def _write(client: MlflowClient, study: TrackedStudy) -> Exported:
+    name = study.request.project or study.name
     experiment = client.get_experiment_by_name(name)
     number = experiment.experiment_id if experiment is not None else client.create_experiment(name)
     known = {run.data.tags.get(KEY): run for run in _search(client, number, study)}

@@ -14,11 +14,13 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import InvalidInputError
-from runner.exports.request import Exported, Request, replace_file
+from runner.exports.request import Exported, Request, explain_errors, replace_file
 from runner.exports.tracked import TrackedRun, TrackedStudy, open_tracked, write_study_report
 
 MARK = "seedbed.study"
@@ -35,7 +37,8 @@ def export(request: Request) -> Exported:
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if request.to and "://" in request.to:
-        return _write(request.to, study, request.to)
+        with explain_errors("Optuna", OptunaError, SQLAlchemyError, ImportError):
+            return _write(request.to, study, request.to)
     target = Path(request.to) if request.to else request.folder.exports / "optuna.db"
     with replace_file(target) as path:
         return _write(f"sqlite:///{path}", study, f"sqlite:///{target}")

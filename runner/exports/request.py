@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.errors import InvalidInputError, describe_error
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
 
@@ -42,6 +43,15 @@ class Exported:
     noun: str
     place: str
     notes: tuple[str, ...] = field(default=())
+
+
+@contextmanager
+def explain_errors(client: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Lets errors of a tracker's client, such as a wrong address or a missing login, end the command in a line."""
+    try:
+        yield
+    except kinds as error:
+        raise InvalidInputError(f"{client} refuses: {describe_error(error)}") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import wandb
 
 from runner.errors import InvalidInputError
-from runner.exports.request import Exported, Request
+from runner.exports.request import Exported, Request, explain_errors
 from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked, write_study_report
 
 LONGEST_NOTE, LONGEST_TAG = 4000, 64
@@ -28,10 +28,11 @@ def export(request: Request) -> Exported:
     if re.search(r"[/\\#?%:]", project) or len(project) > 128:
         raise InvalidInputError(f"a project of W&B cannot be named {project!r}; give another --project")
     written = 0
-    place = _write_study(study, project)
-    for run in study:
-        _write_run(study, project, run)
-        written += 1
+    with explain_errors("W&B", wandb.errors.Error):
+        place = _write_study(study, project)
+        for run in study:
+            _write_run(study, project, run)
+            written += 1
     return Exported(written, 0, study.noun, f"project {project} in {place}")
 
 
