@@ -30,7 +30,7 @@ def _export() -> None:
     given = _build_parser().parse_args()
     target, request = find_target(given.target), _read_request(given)
     _check_options(target, request)
-    done = read_overview(request.folder).done
+    done = _count_runs(request)
     if not done:
         raise InvalidInputError(f"{request.folder.path}: no run is done yet")
     if request.each_run:
@@ -61,9 +61,14 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _read_request(given: argparse.Namespace) -> Request:
     folder = Folder(given.study)
-    manifest = require_manifest(folder.manifest)
-    verify_table(folder, recorded=manifest.table_bytes)
-    return Request(folder, manifest, given.to, given.project, given.all, given.filter)
+    return Request(folder, require_manifest(folder.manifest), given.to, given.project, given.all, given.filter)
+
+
+def _count_runs(request: Request) -> int:
+    """The number of runs that are done. Raises InvalidInputError for a table that was changed."""
+    manifest = request.manifest
+    rows = verify_table(request.folder, recorded=manifest.table_bytes)
+    return manifest.count_runs(rows) if rows else read_overview(request.folder).done
 
 
 def _check_options(target: Target, request: Request) -> None:

@@ -139,8 +139,8 @@ def _find_common_runs(folders: tuple[Folder, Folder], manifests: tuple[Manifest,
 
 def _is_other_constant(first: pd.DataFrame, second: pd.DataFrame, name: str) -> bool:
     """Whether a column has one value in each of two frames, and not the same one."""
-    values = [list(dict.fromkeys(frame[name])) for frame in (first, second)]
-    return len(values[0]) == len(values[1]) == 1 and values[0] != values[1]
+    values = [list(dict.fromkeys(frame[name].dropna())) for frame in (first, second)]
+    return len(values[0]) == len(values[1]) == 1 and values[0] != values[1] and not first[name].isna().any()
 
 
 def _read_cells(folder: Folder, manifest: Manifest, parameters: list[str], outputs: list[str]) -> pd.DataFrame:

@@ -143,7 +143,8 @@ def _count_failures(folder: Folder, manifest: Manifest) -> dict[str, int]:
 def _find_best_points(folder: Folder, manifest: Manifest) -> list[BestPoint]:
     numbers = {output.name for output in manifest.columns.outputs if output.shape == () and not output.is_categorical}
     metrics = [name for name in manifest.metrics if name in numbers]
-    if not metrics or not folder.results.exists():
+    size = folder.results.stat().st_size if folder.results.exists() else 0
+    if not metrics or size <= len(manifest.columns.header):  # all of its rows may be in parts
         return []
     comparison = compare_studies([folder.path], metrics=metrics)
     found = [_find_best_point(comparison.points, name, manifest.metrics[name], comparison.axes) for name in metrics]

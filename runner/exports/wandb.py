@@ -27,6 +27,8 @@ def export(request: Request) -> Exported:
     project = request.project or study.name
     if re.search(r"[/\\#?%:]", project) or len(project) > 128:
         raise InvalidInputError(f"a project of W&B cannot be named {project!r}; give another --project")
+    if request.to:
+        Path(request.to).mkdir(parents=True, exist_ok=True)
     written = 0
     with explain_errors("W&B", wandb.errors.Error):
         place = _write_study(study, project)

@@ -49,8 +49,11 @@ def list_entries(outputs: Path) -> Iterator[Entry]:
     for name in sorted(stats, key=lambda name: -stats[name]):
         folder = Folder(outputs / name)
         signature = _sign_files(folder)
-        overview = _unpack(known.get(name, {}), signature)
-        seen[name] = known[name] if overview else _pack(overview := read_overview(folder), signature)
+        packed = known.get(name, {})
+        if (overview := _unpack(packed, signature)) is None:
+            overview = read_overview(folder)
+            packed = _pack(overview, signature)
+        seen[name] = packed
         yield _make_entry(folder, overview, stats[name])
     if seen != known:
         _write_store(store, seen)
@@ -84,7 +87,7 @@ def _read_store(store: Path | None) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(store.read_text())
-        return data["studies"] if data["format"] == FORMAT else {}
+        return dict(data["studies"]) if data["format"] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one: the tables are read
         return {}
 
