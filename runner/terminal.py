@@ -21,7 +21,8 @@ from runner.plan.texts import escape_controls
 
 if TYPE_CHECKING:  # a summary imports pandas, which a list of studies need not
     from runner.execution.summary import Summary
-    from runner.plan.segments import Plan, Segment
+    from runner.plan import segments
+    from runner.plan.segments import Plan
 
 ARRAY_EDGE = 3
 """Elements that are shown at each end of an array."""
@@ -84,7 +85,7 @@ def print_results(plan: "Plan", summary: "Summary", last: Mapping[str, np.ndarra
         print_summary(summary)
 
 
-def print_run(segment: "Segment", outputs: Mapping[str, np.ndarray]) -> None:
+def print_run(segment: "segments.Segment", outputs: Mapping[str, np.ndarray]) -> None:
     """Prints the values and the outputs of a single run."""
     cells = {"task": segment.task.name, **segment.list_values()}
     results = {n: format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for n, rows in outputs.items()}

@@ -41,7 +41,13 @@ def export(request: Request) -> Exported:
 def _start(study: TrackedStudy, project: str, key: str, **more: Any) -> AbstractContextManager[Any]:
     """A run that belongs to the study; nothing of this process and machine, which have not executed it, is recorded."""
     settings = wandb.Settings(
-        silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True, x_disable_meta=True
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_save_requirements=False,
     )
     tags = [tag[:LONGEST_TAG] for tag in study.tags]
     return wandb.init(
@@ -68,7 +74,8 @@ def _write_study(study: TrackedStudy, project: str) -> str:
             artifact.add_file(str(report))
             artifact.add_file(str(study.request.folder.manifest))
             run.log_artifact(artifact)
-            place, folder = run.url or str(Path(run.dir).parents[1]), Path(run.dir).parent
+            folder = Path(run.dir).parent
+            place = str(folder.parent) if run.offline else str(run.url)
     _remove_earlier(folder, key)
     return place
 
