@@ -105,7 +105,11 @@ def _list_entries(folder: Folder, manifest: Manifest) -> dict[tuple[Kind, str], 
         values |= {f"{prefix}{name}": str(value) for name, value in entries.items() if name != "outputs"}
     versions = {**environment.get("versions", {}), **known.versions}
     versions |= {"python": environment["python"]} if "python" in environment else {}
-    settings: dict[str, Any] = {"lanes": known.lanes, "kind of device": known.device, "cores_per_run": known.cores_per_run}
+    settings: dict[str, Any] = {
+        "lanes": known.lanes,
+        "kind of device": known.device,
+        "cores_per_run": known.cores_per_run,
+    }
     settings |= known.settings or {}
     groups = {
         Kind.VALUE: values,
@@ -122,7 +126,9 @@ def _find_common_runs(folders: tuple[Folder, Folder], manifests: tuple[Manifest,
     parameters = list(dict.fromkeys(["task", *manifests[0].columns.parameters, *manifests[1].columns.parameters]))
     shared = [o.name for o in manifests[0].columns.outputs if o in manifests[1].columns.outputs]
     frames = [_read_cells(f, m, parameters, shared) for f, m in zip(folders, manifests, strict=True)]
-    apart = [name for name in parameters if name not in ("task", "seed") and _is_other_constant(frames[0], frames[1], name)]
+    apart = [
+        name for name in parameters if name not in ("task", "seed") and _is_other_constant(frames[0], frames[1], name)
+    ]
     keys = [name for name in parameters if name not in apart]
     merged = frames[0].merge(frames[1], on=keys, suffixes=(" 1", " 2"))
     if not len(merged):
