@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import warnings
 from pathlib import Path
 
@@ -112,8 +113,8 @@ def test_a_curve_is_the_mean_of_the_finite_values_over_all_batches(toy, monkeypa
         for step, column in enumerate(values.T):
             finite = column[np.isfinite(column)]
             if len(finite) > 1:
-                low, high = stats.t.interval(0.9, len(finite) - 1, finite.mean(), stats.sem(finite))
-                expected = (finite.mean(), low, high) if finite.std() else (finite.mean(),) * 3
+                half = stats.t.ppf(0.95, len(finite) - 1) * stats.sem(finite)
+                expected = (finite.mean(), finite.mean() - half, finite.mean() + half)
                 np.testing.assert_allclose((curve.mean[step], curve.low[step], curve.high[step]), expected, atol=1e-6)
 
 
@@ -140,7 +141,7 @@ def test_tensorboard_reads_what_was_written(study, call_main, toy):
     assert [event.step for event in curve] == list(range(5))
     np.testing.assert_allclose([event.value for event in curve], mean(2, "curve"), rtol=1e-6)
     assert {"curve/low", "curve/high", "score/low", "score/high"} <= set(events.Tags()["scalars"])
-    (text,) = events.Tensors("seeds/text_summary")
+    (text,) = events.Tensors("seeds")
     assert b"| run | seed | status | score |" in text.tensor_proto.string_val[0]
     (layout,) = read(folder).Tensors("custom_scalars__config__")
     (chart,) = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category[0].chart
@@ -270,6 +271,17 @@ def read_records(path):
             parts = []
 
 
+def wait_for_exit(path):
+    """All records of a run; the client's service may write the last ones after the client has returned."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        records = list(read_records(path))
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
 @pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_has_written_what_a_sync_would_send(study, call_main, toy, monkeypatch):
@@ -279,7 +291,7 @@ def test_wandb_has_written_what_a_sync_would_send(study, call_main, toy, monkeyp
     def read():
         found = {}
         for path in Path("wandb").glob("offline-run-*/*.wandb"):
-            records = list(read_records(path))
+            records = wait_for_exit(path)
             (run,) = [record.run for record in records if record.HasField("run")][:1]
             found[run.display_name] = (run, records)
         return found
@@ -305,7 +317,7 @@ def test_wandb_has_written_what_a_sync_would_send(study, call_main, toy, monkeyp
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config | {"task": "noisy", "level": 1.0, "steps": 5} == config
     np.testing.assert_allclose(list_history(records, "curve"), mean(1, "curve"), rtol=1e-6)
-    assert list_history(records, "seeds")[0]["nrows"] == 4
+    assert list_history(records, "seeds/nrows") == [4]
     summary = {
         item.key or "/".join(item.nested_key): json.loads(item.value_json)
         for record in records
@@ -313,9 +325,9 @@ def test_wandb_has_written_what_a_sync_would_send(study, call_main, toy, monkeyp
         for item in record.summary.update
     }
     assert summary["score"] == pytest.approx(mean(1))
-    artifacts = [record.request.log_artifact for record in runs["s"][1] if record.HasField("request")]
-    artifacts += [record.artifact for record in runs["s"][1] if record.HasField("artifact")]
-    assert any("report" in str(artifact) for artifact in artifacts)
+    (artifact,) = [record.artifact for record in runs["s"][1] if record.HasField("artifact")]
+    assert artifact.type == "report"
+    assert {entry.path for entry in artifact.manifest.contents} == {"report.html", "study.json"}
 
     toy(*SWEEP, "seed=range(0,6)")
     call_main(export.main, "outputs/s", "wandb")
@@ -323,7 +335,7 @@ def test_wandb_has_written_what_a_sync_would_send(study, call_main, toy, monkeyp
     assert {name: run.run_id for name, (run, _) in read().items()} == {
         name: run.run_id for name, (run, _) in runs.items()
     }
-    assert list_history(read()["level=1"][1], "seeds")[0]["nrows"] == 6
+    assert list_history(read()["level=1"][1], "seeds/nrows") == [6]
     status, _, err = call_main(export.main, "outputs/s", "wandb", "--project", "a/b")
     assert (status, err.count("\n")) == (2, 1)
     assert "a project of W&B cannot be named 'a/b'" in err
