@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -57,18 +58,19 @@ def list_curves(manifest: Manifest) -> list[Output]:
 
 
 def average_curves(
-    folder: Folder, manifest: Manifest, numbers: np.ndarray, points: np.ndarray, level: float
+    sources: Sequence[tuple[Folder, Manifest]], numbers: np.ndarray, points: np.ndarray, level: float
 ) -> dict[str, dict[int, Curve]]:
     """For each output that is a curve the curve of each point.
 
-    `numbers` are the runs, ascending, int64 `(runs,)`, and `points` their points. The table is read once.
+    `sources` are folders with tables of one study, `numbers` the runs, ascending, int64 `(runs,)`, and `points` their
+    points. Each table is read once.
     """
-    outputs = list_curves(manifest)
+    outputs = list_curves(sources[0][1])
     found: dict[str, dict[int, _Moments]] = {output.name: {} for output in outputs}
     if not outputs:
         return {}
     types = {"run": pa.int64(), **{output.name: pa.string() for output in outputs}}
-    for batch in iterate_batches(folder, manifest, types):
+    for batch in chain.from_iterable(iterate_batches(*source, types) for source in sources):
         runs = batch.column("run").to_numpy()
         places = np.minimum(np.searchsorted(numbers, runs), len(numbers) - 1)
         own = np.where(numbers[places] == runs, points[places], -1)
@@ -104,8 +106,3 @@ def list_series(name: str, curve: Curve) -> Mapping[str, np.ndarray]:
     """A curve as series by their names: the mean has that of the output."""
     series = {name: curve.mean, f"{name}/low": curve.low, f"{name}/high": curve.high}
     return {key: values for key, values in series.items() if np.isfinite(values).any()}
-
-
-def list_margins(names: Sequence[str], series: Mapping[str, np.ndarray]) -> list[str]:
-    """The outputs whose series have a band."""
-    return [name for name in names if f"{name}/low" in series]

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.errors import InvalidInputError, describe_error
@@ -28,6 +28,12 @@ class Request:
     project: str | None = None
     each_run: bool = False
     keep: str | None = None
+
+    @property
+    def sources(self) -> list[tuple[Folder, Manifest]]:
+        """The folders that have rows: that of the study, and those of parts that are not merged yet."""
+        parts = replace(self.manifest, retries=())
+        return [(self.folder, self.manifest), *((part, parts) for part in self.folder.parts)]
 
     @property
     def name(self) -> str:

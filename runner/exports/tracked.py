@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +167,11 @@ def _iterate_points(study: TrackedStudy) -> Iterator[TrackedRun]:
     order = np.argsort(runs.point, kind="stable")
     bounds = np.searchsorted(runs.point[order], np.arange(max(1, len(runs.points)) + 1))
     members = [order[start:stop] for start, stop in pairwise(bounds)]
-    firsts = read_runs(request.folder, request.manifest, [int(runs.number[rows[0]]) for rows in members])
+    wanted = [int(runs.number[rows[0]]) for rows in members]
+    firsts = {number: run for source in request.sources for number, run in read_runs(*source, wanted).items()}
     ascending = np.argsort(runs.number)
     numbers, points = runs.number[ascending], runs.point[ascending]
-    curves = average_curves(request.folder, request.manifest, numbers, points, comparison.level)
+    curves = average_curves(request.sources, numbers, points, comparison.level)
     labels, estimates = _list_labels(comparison), _group_estimates(comparison)
     for place, rows in enumerate(members):
         parameters = list_parameters(firsts[int(runs.number[rows[0]])], request.manifest)
@@ -229,7 +230,7 @@ def _list_seeds(comparison: Comparison, rows: np.ndarray) -> SeedTable:
 def _iterate_runs(study: TrackedStudy) -> Iterator[TrackedRun]:
     request, kept = study.request, pd.Index(study.comparison.runs.number)
     outputs = {output.name: output for output in request.manifest.columns.outputs}
-    for run in iterate_runs(request.folder, request.manifest):
+    for run in chain.from_iterable(iterate_runs(*source) for source in request.sources):
         if run.number not in kept:
             continue
         numbers = {n: float(v[0]) for n, v in run.outputs.items() if v.ndim == 1 and not outputs[n].is_categorical}

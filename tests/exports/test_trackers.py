@@ -104,7 +104,7 @@ def test_a_curve_is_the_mean_of_the_finite_values_over_all_batches(toy, monkeypa
     frame, manifest = seedbed.read(folder.path), require_manifest(folder.manifest)
     points = (frame["rate"] == 2).to_numpy().astype(int)
     monkeypatch.setattr("runner.storage.reader.BATCH_BYTES", 1500)
-    curves = average_curves(folder, manifest, frame["run"].to_numpy(), points, 0.9)
+    curves = average_curves([(folder, manifest)], frame["run"].to_numpy(), points, 0.9)
     from scipy import stats
 
     for point in (0, 1):
