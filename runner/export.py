@@ -28,13 +28,12 @@ def main() -> None:
 
 def _export() -> None:
     given = _build_parser().parse_args()
-    target, request = find_target(given.target), _read_request(given)
+    target = find_target(given.target)
+    request = _read_request(given, target)
     _check_options(target, request)
     done = _count_runs(request)
     if not done:
         raise InvalidInputError(f"{request.folder.path}: no run is done yet")
-    if request.each_run:
-        terminal.print_prose(_estimate(target, done))
     exported = load_export(target)(request)
     _print_exported(exported, request.manifest, done)
 
@@ -59,9 +58,15 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_request(given: argparse.Namespace) -> Request:
+def _read_request(given: argparse.Namespace, target: Target) -> Request:
     folder = Folder(given.study)
-    return Request(folder, require_manifest(folder.manifest), given.to, given.project, given.all, given.filter)
+    manifest = require_manifest(folder.manifest)
+
+    def announce(runs: int) -> None:
+        if given.all:
+            terminal.print_prose(_estimate(target, runs))
+
+    return Request(folder, manifest, given.to, given.project, given.all, given.filter, announce)
 
 
 def _count_runs(request: Request) -> int:

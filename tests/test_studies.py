@@ -37,9 +37,23 @@ def record(folder, **entries):
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def three(toy):
-    """A complete study with a note, one that is not finished, and a damaged one."""
+def three(toy, kept):
+    """A complete study with a note, one that is not finished, and a damaged one; they are executed once."""
+    if not (kept / "outputs").exists():
+        make_three(toy)
+        shutil.copytree("outputs", kept / "outputs")
+    else:
+        shutil.copytree(kept / "outputs", "outputs")
+    return Path("outputs/whole"), Path("outputs/half")
+
+
+def make_three(toy):
     whole = toy("-m", "task=noisy", "level=1,2,-1", "seed=range(0,5)", "study=whole").folder
     record(whole, note="the first try", tags=["paper", "v1"])
     half = toy("-m", "task=line", "shift=0,1", "seed=range(0,5)", "study=half").folder
@@ -47,7 +61,6 @@ def three(toy):
     (half / "results.csv").write_bytes(b"".join(lines[:8]))
     shutil.copytree(half, half.with_name("broken"))
     (half.with_name("broken") / "study.json").write_text("{")
-    return whole, half
 
 
 def test_studies_are_found(three, listed, call_main):
@@ -108,6 +121,7 @@ def store_name():
     return catalog._locate_store(Path("outputs")).stem
 
 
+@pytest.mark.slow
 def test_small_and_large_tables_are_counted_alike(toy, monkeypatch):
     toy("-m", "task=keep", "rate=1,3,9", "seed=range(0,5)", "study=s")
     toy("-m", "task=refuses", "mode=ok,sour", "seed=range(0,2)", "study=t")
@@ -187,6 +201,7 @@ def diff(call_main, *names):
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_studies_with_another_value_are_compared_over_their_common_seeds(toy, call_main):
     for name, slope, shift, seeds in (("a", "1,2", 0, "0,6"), ("b", "1,2,3", 2, "2,9")):
         toy("-m", "task=line", f"slope={slope}", f"shift={shift}", f"seed=range({seeds})", f"study={name}")
@@ -201,6 +216,7 @@ def test_studies_with_another_value_are_compared_over_their_common_seeds(toy, ca
     assert found["equal"] > 5
 
 
+@pytest.mark.slow
 def test_the_difference_of_two_studies_is_that_of_their_paired_runs(toy, call_main):
     for name, level, seeds in (("a", "1", "0,6"), ("b", "1.5", "2,9")):
         toy("-m", "task=noisy", f"level={level}", f"seed=range({seeds})", f"study={name}")
@@ -216,6 +232,7 @@ def test_the_difference_of_two_studies_is_that_of_their_paired_runs(toy, call_ma
     assert "second minus first" in out
 
 
+@pytest.mark.slow
 def test_versions_and_code_are_told_and_their_runs_compared(toy, call_main, tmp_path):
     toy("-m", "task=noisy", "level=1,2", "seed=range(0,5)", "study=a")
     shutil.copytree("outputs/a", "outputs/b")
@@ -234,6 +251,7 @@ def test_versions_and_code_are_told_and_their_runs_compared(toy, call_main, tmp_
     assert kinds == {("version", "jax"): "0.1", ("code", "noisy"): "abc", ("setting", "lanes"): "1"}
 
 
+@pytest.mark.slow
 def test_studies_without_common_runs_say_so(toy, call_main):
     toy("-m", "task=noisy", "seed=range(0,3)", "study=a")
     toy("-m", "task=noisy", "seed=range(3,6)", "study=b")

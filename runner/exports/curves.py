@@ -88,9 +88,10 @@ def _group_lists(lists: pa.ListArray, points: np.ndarray) -> Iterator[tuple[int,
     lengths = np.where(lists.is_valid().to_numpy(zero_copy_only=False), lengths, -1)
     starts, values = lists.offsets.to_numpy()[:-1], lists.values.to_numpy(zero_copy_only=False).astype(np.float64)
     for length in np.unique(lengths[(lengths > 0) & (points >= 0)]):
-        for point in np.unique(points[(lengths == length) & (points >= 0)]):
-            rows = np.flatnonzero((lengths == length) & (points == point))
-            yield int(point), values[starts[rows, None] + np.arange(length)]
+        rows = np.flatnonzero((lengths == length) & (points >= 0))
+        rows = rows[np.argsort(points[rows], kind="stable")]
+        for own in np.split(rows, np.flatnonzero(np.diff(points[rows])) + 1):
+            yield int(points[own[0]]), values[starts[own, None] + np.arange(length)]
 
 
 def _estimate(moments: _Moments, level: float) -> Curve:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ class Request:
 
     `to` is a file or folder, or the address of a storage; None is the target's own place. `project` is the name under
     which a tracker has it, None for its default. `each_run` asks for a tracker run for each run instead of each point.
-    `keep` selects runs by an expression for `pandas.DataFrame.eval`.
+    `keep` selects runs by an expression for `pandas.DataFrame.eval`. `announce` is told the number of tracker runs
+    before the first one is written.
     """
 
     folder: Folder
@@ -28,6 +29,7 @@ class Request:
     project: str | None = None
     each_run: bool = False
     keep: str | None = None
+    announce: Callable[[int], None] = lambda runs: None
 
     @property
     def sources(self) -> list[tuple[Folder, Manifest]]:

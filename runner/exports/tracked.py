@@ -125,14 +125,10 @@ def open_tracked(request: Request) -> TrackedStudy:
             f"{request.name} has {points:,} points, and at most {compared:,} are compared; select some with --filter"
         )
     environment = read_environment(request.folder) or {}
-    return TrackedStudy(
-        request,
-        _identify(request),
-        comparison,
-        format_command(request.folder),
-        environment.get("note", ""),
-        tuple(environment.get("tags", ())),
-    )
+    note, tags = environment.get("note", ""), tuple(environment.get("tags", ()))
+    study = TrackedStudy(request, _identify(request), comparison, format_command(request.folder), note, tags)
+    request.announce(len(study))
+    return study
 
 
 def write_study_report(study: TrackedStudy, folder: Path) -> Path:

@@ -38,7 +38,10 @@ def listed(cell):
     return [listed(member) for member in cell] if isinstance(cell, np.ndarray | list) else np.asarray(cell).item()
 
 
-@pytest.mark.parametrize("name", STUDIES)
+QUICK = ("arrays and numbers", "failures")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in STUDIES])
 def test_a_study_is_the_same_in_parquet_and_csv(toy, call_main, name):
     folder = toy(*STUDIES[name], "study=s").folder
     status, out, err = call_main(export.main, "outputs/s", "parquet")
@@ -62,6 +65,7 @@ def test_the_metadata_of_parquet_have_manifest_and_environment(toy, call_main):
     assert schema.field("curve").type == pa.list_(pa.float32())
 
 
+@pytest.mark.slow
 def test_repeated_runs_are_in_their_place(toy, call_main, monkeypatch):
     """Rows of repeated runs are at the end of the table, and further runs after them."""
     from toys import BROKEN
