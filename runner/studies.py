@@ -257,7 +257,7 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _list_facts(entry: Entry, found: "Description") -> Iterator[tuple[str, str]]:
-    from runner.analysis.description import format_axis
+    from runner.analysis.description import format_axis, format_commit
 
     runs = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
     yield "state", f"{_tell_state(entry)} ({entry.overview.done:,} of {found.planned:,} runs: {runs or 'none'})"
@@ -278,6 +278,8 @@ def _list_facts(entry: Entry, found: "Description") -> Iterator[tuple[str, str]]
     yield "devices", ", ".join(found.devices)
     for name, value in found.fingerprint.items():
         yield name, str(value)
+    for state in found.repositories:
+        yield f"repository of {', '.join(state.get('tasks', ()))}", format_commit(state)
     for line in found.accepted:
         yield "accepted", line
 

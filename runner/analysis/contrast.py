@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from runner.analysis.comparison import compare_studies
-from runner.analysis.description import format_axis
+from runner.analysis.description import format_axis, format_commit, list_commits
 from runner.analysis.load import Runs, load_runs
 from runner.errors import InvalidInputError
 from runner.storage.contents import list_axes, list_constants
@@ -116,9 +116,14 @@ def _list_entries(folder: Folder, manifest: Manifest) -> dict[tuple[Kind, str], 
         Kind.OUTPUT: {o.name: f"{o.dtype.name} {list(o.shape)}" for o in manifest.columns.outputs},
         Kind.VERSION: versions,
         Kind.SETTING: settings,
-        Kind.CODE: known.code,
+        Kind.CODE: {**known.code, **_list_commits(environment)},
     }
     return {(kind, name): str(value) for kind, group in groups.items() for name, value in group.items()}
+
+
+def _list_commits(environment: Mapping[str, Any]) -> dict[str, str]:
+    states = list_commits(environment)
+    return {f"repository of {', '.join(state.get('tasks', ()))}": format_commit(state) for state in states}
 
 
 def _find_common_runs(folders: tuple[Folder, Folder], manifests: tuple[Manifest, Manifest]) -> CommonRuns:

@@ -55,8 +55,8 @@ class Description:
     """A study in full.
 
     `constants` are, for each task, the values that all of its runs share, `fingerprint` what results depend on and no
-    column has, `versions` those of the last call, `sizes` the bytes of each file and folder, `failures` the number of
-    runs by reason, and `commands` how to go on.
+    column has, `versions` and `repositories` (of the code, without its diff) those of the last call, `sizes` the bytes
+    of each file and folder, `failures` the number of runs by reason, and `commands` how to go on.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Description:
     versions: Mapping[str, str]
     python: str
     devices: tuple[str, ...]
+    repositories: tuple[Mapping[str, Any], ...]
     command: str
     accepted: tuple[str, ...]
     best: tuple[BestPoint, ...]
@@ -103,6 +104,7 @@ def describe_study(entry: Entry) -> Description:
         versions=environment.get("versions", {}),
         python=environment.get("python", ""),
         devices=tuple(environment.get("devices", ())),
+        repositories=tuple(list_commits(environment)),
         command=format_command(folder),
         accepted=manifest.accepted,
         best=tuple(_find_best_points(folder, manifest)) if overview.done else (),
@@ -114,6 +116,20 @@ def describe_study(entry: Entry) -> Description:
 def list_fields(description: Description) -> dict[str, Any]:
     """The description as JSON values."""
     return {**asdict(description), "commands": {str(name): line for name, line in description.commands.items()}}
+
+
+def list_commits(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The states of the Git repositories of a study's code, as far as they are recorded, without their diffs."""
+    return [
+        {name: value for name, value in state.items() if name != "diff"}
+        for state in environment.get("repositories", ())
+    ]
+
+
+def format_commit(state: Mapping[str, Any]) -> str:
+    """The state of a repository in words."""
+    place = f" on {state['branch']}" if state.get("branch") else ""
+    return f"commit {state.get('commit')}{place}{', changed since the commit' if state.get('dirty') else ''}"
 
 
 def format_time(seconds: float) -> str:

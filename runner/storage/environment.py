@@ -25,9 +25,9 @@ _SCHEMA = Record(
         "python": str,
         "devices": ListOf(str),
         "versions": MappingOf(str),
+        "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
         "note": str,
         "tags": ListOf(str),
-        "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
     },
 )
 """The types of what is read again."""
