@@ -1,7 +1,9 @@
 """The layout of a table in a terminal: which columns fit its width. A number or a name is never broken."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
 
 from rich.cells import cell_len
 
@@ -29,7 +31,7 @@ class Column:
     drop: int = 0
     room: int = LEAST_ROOM
 
-    @property
+    @cached_property
     def width(self) -> int:
         return max(cell_len(line) for text in (self.name, *self.cells) for line in text.split("\n"))
 
@@ -106,6 +108,24 @@ def wrap_words(text: str, width: int) -> str:
         else:
             lines.append(word)
     return "\n".join(lines)
+
+
+def format_lines(columns: Sequence[Column]) -> Iterator[str]:
+    """The lines of a table as rich prints it, without styles, and without blanks at their ends."""
+    widths = [column.width for column in columns]
+    yield from _format_row([column.name.replace(TIE, " ") for column in columns], columns, widths)
+    yield "─" * measure(columns)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        yield from _format_row(cells, columns, widths)
+
+
+def _format_row(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> Iterator[str]:
+    for parts in zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""):
+        padded = []
+        for part, column, width in zip(parts, columns, widths, strict=True):
+            blanks = " " * (width - cell_len(part))
+            padded.append(blanks + part if column.is_right else part + blanks)
+        yield (" " * PADDING + (" " * GAP).join(padded)).rstrip()
 
 
 def _split(text: str) -> list[str]:

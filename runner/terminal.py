@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich import box
@@ -16,11 +16,13 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from runner.execution.summary import Summary
-from runner.layout import LEAST_ROOM, TIE, Column, lay_out, measure, stack_rows, wrap_words
-from runner.plan import segments
-from runner.plan.segments import Plan
+from runner.layout import LEAST_ROOM, TIE, Column, format_lines, lay_out, measure, stack_rows, wrap_words
 from runner.plan.texts import escape_controls
+
+if TYPE_CHECKING:  # a summary imports pandas, which a list of studies need not
+    from runner.execution.summary import Summary
+    from runner.plan import segments
+    from runner.plan.segments import Plan
 
 ARRAY_EDGE = 3
 """Elements that are shown at each end of an array."""
@@ -32,6 +34,8 @@ UNLIMITED = 100_000
 """The width of a file or a pipe: lines there have whatever length they need."""
 STDERR = 2
 """The file descriptor of standard error."""
+MANY_ROWS = 100
+"""Rows of a table that rich lays out; it would take seconds for thousands."""
 EMPTY = '""'
 """How an empty category is shown."""
 
@@ -73,7 +77,7 @@ def format_shape(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] | None) -> None:
+def print_results(plan: "Plan", summary: "Summary", last: Mapping[str, np.ndarray] | None) -> None:
     """Prints a single run with its values, or the points of a sweep; `last` are the outputs of the last block."""
     if plan.runs == 1 and last is not None:
         print_run(plan.segments[0], last)
@@ -81,7 +85,7 @@ def print_results(plan: Plan, summary: Summary, last: Mapping[str, np.ndarray] |
         print_summary(summary)
 
 
-def print_run(segment: segments.Segment, outputs: Mapping[str, np.ndarray]) -> None:
+def print_run(segment: "segments.Segment", outputs: Mapping[str, np.ndarray]) -> None:
     """Prints the values and the outputs of a single run."""
     cells = {"task": segment.task.name, **segment.list_values()}
     results = {n: format_array(rows[0]) if rows.ndim > 1 else format_value(rows[0]) for n, rows in outputs.items()}
@@ -94,7 +98,7 @@ def _describe_value(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool | tuple) else str(value)
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: "Summary") -> None:
     """Prints for each point its runs, categories, and of the first metrics mean, 95 % interval and deviation.
 
     The interval is Student's, which needs only the moments that the summary has.
@@ -119,7 +123,7 @@ def print_summary(summary: Summary) -> None:
         print_line(f"… {left:,} more points, all in the table")
 
 
-def _list_moments(summary: Summary, j: int) -> list[Column]:
+def _list_moments(summary: "Summary", j: int) -> list[Column]:
     """The columns of a metric; where there is no room, deviations are left out first, then the last metrics."""
     metric, count, mean, deviation = (
         summary.metrics[j],
@@ -230,6 +234,9 @@ def _make_column(
 
 def _print_table(console: Console, columns: Sequence[Column], *, has_header: bool = True) -> None:
     """Prints a table without the blanks that would fill its lines."""
+    if columns and len(columns[0].cells) > MANY_ROWS:
+        console.print(Text("\n".join(format_lines(columns))), soft_wrap=True)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=has_header)
     for column in columns:
         table.add_column(

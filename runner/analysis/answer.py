@@ -109,7 +109,7 @@ def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
         text = f"Best {metric} ({goal}): {row['name']}, mean {format_short(best.estimate)}"
         if best.confirmed is not None:
             low, high = best.confirmed.low, best.confirmed.high
-            return f"{text}; on fresh seeds alone {format_bounds((low + high) / 2, low, high, level)}."
+            return f"{text}; on fresh seeds alone {format_bounds(best.confirmed_mean, low, high, level)}."
         corrected = format_bounds(best.corrected, best.low, best.high, level)
         return f"{text}; corrected for the choice among {count_things(len(rows), 'point')} {corrected}."
     if len(rows) == 1:

@@ -26,6 +26,8 @@ _SCHEMA = Record(
         "devices": ListOf(str),
         "versions": MappingOf(str),
         "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
+        "note": str,
+        "tags": ListOf(str),
     },
 )
 """The types of what is read again."""

@@ -97,10 +97,15 @@ class Folder:
         return self.path / "report.html"
 
     @property
+    def exports(self) -> Path:
+        """What `python -m runner.export` writes, unless told where else."""
+        return self.path / "exports"
+
+    @property
     def own_paths(self) -> tuple[Path, ...]:
         """The files and folders of a study, but for those of its lock."""
         files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
-        folders = (".hydra", "parts", "figures", "states", "checkpoints")
+        folders = (".hydra", "parts", "figures", "states", "checkpoints", "exports")
         plans = (self.looks, self.confirmations, self.race)
         return (*files, self.checksums, *plans, *(self.path / name for name in folders))
 

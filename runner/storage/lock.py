@@ -29,10 +29,10 @@ def lock_folder(folder: Folder) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise InvalidInputError(f"{folder.path} is in use by {_describe_holder(folder)}") from error
+        raise InvalidInputError(f"{folder.path} is in use by {read_holder(folder)}") from error
     try:
         if shards := [part for part in folder.parts if is_locked(part)]:
-            raise InvalidInputError(f"{folder.path} is in use by a shard, {_describe_holder(shards[0])}")
+            raise InvalidInputError(f"{folder.path} is in use by a shard, {read_holder(shards[0])}")
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_file(folder.holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
         yield
@@ -73,7 +73,8 @@ def is_locked(folder: Folder) -> bool:
         return True
 
 
-def _describe_holder(folder: Folder) -> str:
+def read_holder(folder: Folder) -> str:
+    """Who holds a study, or the part of one, in words."""
     try:
         holder = json.loads(folder.holder.read_text())
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"

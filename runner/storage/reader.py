@@ -23,7 +23,7 @@ from runner.storage.checksums import count_covered, read_records
 from runner.storage.columns import TRACED_TYPES, Columns, cells_key
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
-from runner.storage.text_cells import decode_texts
+from runner.storage.text_columns import decode_texts
 
 BATCH_BYTES = 1 << 24
 CELL_BYTES = 30
@@ -244,11 +244,7 @@ def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
     A column with empty cells has a dtype that can represent them.
     """
     columns = manifest.columns
-    kinds = {"int64": pa.int64(), "bool": pa.bool_(), **{kind: pa.from_numpy_dtype(kind) for kind in TRACED_TYPES}}
-    parameters = {name: kinds.get(kind, pa.string()) for name, kind in columns.parameters.items()}
-    outputs = {o.name: stored_type(o) if o.shape == () else pa.string() for o in columns.outputs}
-    types = {"run": pa.int64(), "task": pa.string(), **parameters, **outputs}
-    types |= {"status": pa.string(), "reason": pa.string()}
+    types = list_types(columns)
     schema = pa.schema(list(types.items()))
     frame = pa.Table.from_batches(list(iterate_batches(folder, manifest, types)), schema).to_pandas()
     if manifest.retries:
@@ -259,6 +255,15 @@ def read_frame(folder: Folder, manifest: Manifest) -> pd.DataFrame:
         elif not output.is_categorical and (not frame[output.name].isna().any() or _frame_dtype(output).kind == "f"):
             frame[output.name] = frame[output.name].astype(_frame_dtype(output))
     return frame
+
+
+def list_types(columns: Columns) -> dict[str, pa.DataType]:
+    """The types of all columns of a table, in their order; arrays are texts."""
+    kinds = {"int64": pa.int64(), "bool": pa.bool_(), **{kind: pa.from_numpy_dtype(kind) for kind in TRACED_TYPES}}
+    parameters = {name: kinds.get(kind, pa.string()) for name, kind in columns.parameters.items()}
+    outputs = {o.name: stored_type(o) if o.shape == () else pa.string() for o in columns.outputs}
+    texts = {"status": pa.string(), "reason": pa.string()}
+    return {"run": pa.int64(), "task": pa.string(), **parameters, **outputs, **texts}
 
 
 def _decode_batch(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,6 +1,6 @@
 """Single rows of a table: the values, the status and all outputs of some runs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,19 +38,24 @@ class SavedRun:
 
 def read_runs(folder: Folder, manifest: Manifest, numbers: Collection[int]) -> dict[int, SavedRun]:
     """The runs of a table with these numbers, by number; those without a row are left out."""
+    wanted = np.array(sorted(numbers), dtype=np.int64)
+    return {run.number: run for run in iterate_runs(folder, manifest, wanted)}
+
+
+def iterate_runs(folder: Folder, manifest: Manifest, wanted: np.ndarray | None = None) -> Iterator[SavedRun]:
+    """The runs of a table, all or those with the wanted numbers, in the order of their rows."""
     columns = manifest.columns
     traced = [name for name, kind in columns.parameters.items() if kind in TRACED_TYPES]
     static = ["task", *(name for name in columns.parameters if name not in traced)]
     types = {"run": pa.int64(), **dict.fromkeys([*static, "status", "reason"], pa.string())}
     types |= {name: pa.from_numpy_dtype(columns.parameters[name]) for name in traced}
     types |= {output.name: stored_type(output) if output.shape == () else pa.string() for output in columns.outputs}
-    found, wanted = {}, np.array(sorted(numbers), dtype=np.int64)
     for batch in iterate_batches(folder, manifest, types):
-        chosen = batch.filter(pa.array(np.isin(batch.column("run").to_numpy(), wanted)))
+        chosen = batch
+        if wanted is not None:
+            chosen = batch.filter(pa.array(np.isin(batch.column("run").to_numpy(), wanted)))
         for place in range(len(chosen)):
-            run = _read_row(chosen.slice(place, 1), static, traced, columns.outputs)
-            found[run.number] = run
-    return found
+            yield _read_row(chosen.slice(place, 1), static, traced, columns.outputs)
 
 
 def _read_row(row: pa.RecordBatch, static: list[str], traced: list[str], outputs: tuple[Output, ...]) -> SavedRun:

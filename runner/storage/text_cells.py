@@ -6,10 +6,6 @@ apostrophe in front, and its control characters are escaped. Every text is read 
 
 import re
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from runner.plan.texts import CONTROLS, escape_character
 
 MARK = "'"
@@ -41,19 +37,3 @@ def _is_plain(text: str) -> bool:
     formula = _FORMULA.match(text)
     is_executed = formula is not None and not _NUMBER.fullmatch(formula["body"])
     return not (is_executed or CONTROLS.search(text) or (text.startswith(MARK) and _ESCAPE.search(text)))
-
-
-def encode_texts(texts: np.ndarray) -> pa.Array:
-    """The cells of some texts, objects `(rows,)`; each distinct text is looked at once."""
-    coded = pa.array(texts, pa.string()).dictionary_encode()
-    cells = [encode_text(text) for text in coded.dictionary.to_pylist()]
-    return pa.DictionaryArray.from_arrays(coded.indices, pa.array(cells, pa.string())).dictionary_decode()
-
-
-def decode_texts(column: pa.Array) -> pa.Array:
-    """The texts of some cells, strings or a dictionary of strings."""
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, decode_texts(column.dictionary))
-    if not pc.any(pc.starts_with(column, MARK)).as_py():
-        return column
-    return pa.array([None if cell is None else decode_text(cell) for cell in column.to_pylist()], pa.string())

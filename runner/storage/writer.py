@@ -24,7 +24,8 @@ from runner.plan.status import Status
 from runner.storage.checksums import sum_rows
 from runner.storage.columns import Columns, format_cell, static_cells
 from runner.storage.folder import Folder
-from runner.storage.text_cells import encode_text, encode_texts
+from runner.storage.text_cells import encode_text
+from runner.storage.text_columns import encode_texts
 
 SYNC_SECONDS = 1.0
 """Rows are synced to disk about this often, also while a block takes longer; it bounds what a failure costs."""

@@ -36,11 +36,12 @@ def blocks(page):
 @pytest.fixture
 def run(runner, tmp_path, monkeypatch, capsys):
     """Runs a command of a page in this process: its exit status and output."""
-    from runner import compare, race, replay, studies
+    from runner import compare, export, race, replay, studies
     from tasks.porting.__main__ import main as port
 
     mains = {
         "runner.compare": compare.main,
+        "runner.export": export.main,
         "runner.race": race.main,
         "runner.replay": replay.main,
         "runner.studies": studies.main,

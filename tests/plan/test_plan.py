@@ -189,6 +189,6 @@ def test_fillings():
 
 def test_reading_and_planning_need_no_jax():
     """Usage errors and help are answered without JAX, which takes seconds to import."""
-    light = "runner.__main__, runner.pipeline, runner.studies, hydra_plugins.seedbed.grid"
+    light = "runner.__main__, runner.export, runner.pipeline, runner.studies, hydra_plugins.seedbed.grid"
     code = f"import sys, {light}; assert not {{'jax', 'flax'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
