@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import hydra
@@ -27,6 +27,17 @@ from runner.plan.segments import Plan
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a call comes from: its command as one would type it, and whether it shares the process with other code.
+
+    A call that is a guest leaves the process, and its handling of SIGTERM, to its host: a notebook, a script, a test.
+    """
+
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.orig_argv))
+    is_guest: bool = False
+
+
+@dataclass(frozen=True)
 class Call:
     """What one call of the command asks for.
 
@@ -41,14 +52,19 @@ class Call:
     launcher: ShardLauncher | None = None
     shard: ShardJob | None = None
     warnings: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
 
-def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
+def run_application(
+    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None], origin: Origin | None = None
+) -> Path | None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 
     A sweep calls it once, too, or once in each job of a launcher. `execute` calls `read_call()` for the checked call.
+    Returns the folder that the call was given, None if each job of a foreign sweeper has its own.
     Raises SeedbedError, HydraException, OmegaConfBaseException or OSError. Folders that stay empty are removed.
     """
+    origin = origin or Origin()
     help_text.register_resolvers()
     register_sources()
     is_executing = False
@@ -60,15 +76,16 @@ def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[
         share_tasks()
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            execute(folder, lambda: read_call(config, folder, launcher))
+            execute(folder, lambda: replace(read_call(config, folder, launcher), origin=origin))
         except ERRORS as error:
             if HydraConfig.get().mode is RunMode.RUN:
                 raise EscapeError(error) from error
             raise
 
     try:
-        with _set_arguments(arguments), remove_unused_folders():
+        with _set_arguments(arguments), remove_unused_folders() as claimed:
             application()
+            return claimed[-1] if claimed else None
     except EscapeError as escape:
         raise escape.error from escape.error.__cause__
     except ERRORS:

@@ -6,7 +6,7 @@ import platform
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,16 +26,22 @@ _SCHEMA = Record(
         "devices": ListOf(str),
         "versions": MappingOf(str),
         "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
+        "note": str,
+        "tags": ListOf(str),
+        "repositories": ListOf(Record({"commit": (str, type(None)), "dirty": (bool, type(None))}, {"diff": str})),
     },
 )
 """The types of what is read again."""
 
 
-def collect_environment(devices: Iterable[str]) -> dict[str, Any]:
-    """The environment of this process as JSON values; `devices` are the kinds of its devices."""
+def collect_environment(devices: Iterable[str], command: Sequence[str] = ()) -> dict[str, Any]:
+    """The environment of this process as JSON values.
+
+    `devices` are the kinds of its devices, `command` is that of the call, by default the one of this process.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.orig_argv,
+        "command": list(command or sys.orig_argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -60,6 +66,14 @@ def read_environment(folder: Folder) -> dict[str, Any] | None:
     except (ValueError, TypeError, OSError) as error:
         raise InvalidInputError(f"{folder.environment} is damaged ({error}); delete it") from error
     return environment
+
+
+def annotate_study(folder: Folder, note: str | None, tags: Sequence[str]) -> None:
+    """Records a note and tags of a call that executes nothing, if it has any, in `environment.json`."""
+    given = {name: value for name, value in (("note", note), ("tags", list(tags))) if value}
+    environment = read_environment(folder) if given else None
+    if environment is not None and {**environment, **given} != environment:
+        write_environment(folder, {**environment, **given})
 
 
 def format_command(folder: Folder) -> str:
