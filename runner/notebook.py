@@ -9,16 +9,20 @@ from typing import Any
 
 from runner import terminal
 from runner.analysis.study import Study
+from runner.config.bind import forget_objects
 from runner.config.command import Call, Origin, run_application
 from runner.config.isolation import isolate_hydra
 from runner.config.keywords import format_override, is_swept
 from runner.config.messages import ERRORS, exit_status, explain_error
 from runner.config.overrides import quote
 from runner.config.settings import FUNCTION, NAMES
-from runner.contract.held import HOLDER, is_held, locate_function, name_function
+from runner.contract.held import HOLDER, locate_function, name_function
+from runner.contract.loaded import check_loaded
 from runner.contract.task import load_task
 from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
 from runner.pipeline import run_call
+from runner.plan.datasets import forget_datasets
+from runner.plan.inputs import build_array
 
 PROGRAM = ("python", "-m", "runner")
 SHOWN_CHARACTERS = 500
@@ -109,7 +113,6 @@ def _select_task(task: Any) -> list[str]:
     if not callable(task) or isinstance(task, type):
         raise InvalidInputError(f"task takes the name of a task, a list of names, or a function, got {task!r}")
     target = locate_function(task)
-    load_task.cache_clear()  # the function may have been defined again
     return [f"task={FUNCTION}", f"task.name={name_function(task)}", f"task._target_={target}"]
 
 
@@ -123,7 +126,9 @@ def _list_folders(config_dir: Any) -> tuple[list[str], list[str]]:
 
 def _shorten(arguments: Sequence[str]) -> list[str]:
     """The arguments as they are printed: very many values are cut, and a function of this process has no path."""
-    shown = [word.replace(f"={HOLDER}.", "=MODULE.") if word.startswith("task._target_=") else word for word in arguments]
+    shown = [
+        word.replace(f"={HOLDER}.", "=MODULE.") if word.startswith("task._target_=") else word for word in arguments
+    ]
     return [word if len(word) <= SHOWN_CHARACTERS else f"{word[:SHOWN_CHARACTERS]}…" for word in shown]
 
 
@@ -132,8 +137,9 @@ def _run(arguments: Sequence[str]) -> Path:
     ran: list[Path] = []
 
     def execute(path: Path, read_call: Callable[[], Call]) -> None:
-        ran.append(run_call(path, read_call).path)
+        ran.append(run_call(path, lambda: _check_code(read_call())).path)
 
+    _forget_values()
     try:
         with isolate_hydra():
             claimed = run_application(arguments, execute, Origin((*PROGRAM, *arguments), is_guest=True))
@@ -141,9 +147,23 @@ def _run(arguments: Sequence[str]) -> Path:
         raise KeyboardInterrupt(str(error)) from error
     except ERRORS as error:
         raise _translate(error) from error
-    if len(set(ran)) > 1 or (not ran and claimed is None):
-        raise InvalidInputError(f"{len(set(ran))} studies were run, each in a folder of its own; read them by runner.Study")
-    return ran[0] if ran else claimed.absolute()  # None was run here: a launcher has run the study elsewhere
+    if not ran and claimed is not None:
+        return claimed.absolute()  # a launcher has run the study in another process
+    if len(set(ran)) != 1:
+        raise InvalidInputError(f"{len(set(ran))} studies were run, each in its folder; runner.Study(PATH) reads one")
+    return ran[0]
+
+
+def _check_code(call: Call) -> Call:
+    for task in dict.fromkeys(segment.task for segment in call.plan.segments):
+        check_loaded(task)
+    return call
+
+
+def _forget_values() -> None:
+    """What an earlier call has read may have changed: functions, files, and what a `_target_` builds."""
+    for forget in (load_task.cache_clear, build_array.cache_clear, forget_datasets, forget_objects):
+        forget()
 
 
 def _translate(error: Exception) -> Exception:

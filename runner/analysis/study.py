@@ -1,7 +1,6 @@
 """A study as a value for notebooks and scripts: its table, its programs, its comparison."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,11 @@ HEAD = """
 {%- for table in tables %}
 {% if table.title %}<p>{{ table.title }}</p>{% endif -%}
 <table><thead><tr>{% for cell in table.header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>
+<tbody>
+{%- for row in table.rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{%- endfor %}
+</tbody></table>
 {%- if table.left_out %}<p>{{ "{:,}".format(table.left_out) }} more points</p>{% endif %}
 {%- endfor %}</div>
 """
@@ -122,7 +125,7 @@ def _build_table(comparison: Comparison, metric: str) -> dict[str, Any]:
 
 
 def _count_runs(folder: Folder, manifest: Manifest) -> str:
-    counts: Counter[Status] = Counter(count_statuses(folder, manifest))
+    counts = count_statuses(folder, manifest)
     done = sum(counts.values())
     facts = [f"{done:,} of {manifest.planned:,} runs" if done < manifest.planned else f"{done:,} runs"]
     facts += [f"{counts[status]:,} {status}" for status in (Status.NONFINITE, Status.FAILED) if counts[status]]
@@ -139,6 +142,8 @@ def _try_reading(folder: Folder) -> dict[str, Any]:
 def _convert_column(column: pd.Series) -> pd.Series:
     """A column of numbers, where all cells are numbers or empty; else the texts."""
     filled = column.replace("", None)
+    if filled.isna().all():
+        return column
     try:
         return pd.to_numeric(filled)
     except (ValueError, TypeError):

@@ -56,7 +56,7 @@ class Call:
 
 
 def run_application(
-    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None], origin: Origin | None = None
+    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], object], origin: Origin | None = None
 ) -> Path | None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 

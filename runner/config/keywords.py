@@ -1,9 +1,8 @@
 """Values of Python as override strings in Hydra's grammar."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -64,26 +63,25 @@ def format_value(name: str, value: Any) -> str:
 
 
 def _format_values(name: str, value: Any) -> str:
-    values = value if isinstance(value, range) else list(value)
-    if isinstance(values, range) or (values := _find_range(values)) and isinstance(values, range):
-        return f"range({values.start},{values.stop},{values.step})" if values.step != 1 else (
-            f"range({values.start},{values.stop})"
-        )
-    if not values:
+    spaced = value if isinstance(value, range) else _find_range(list(value))
+    if spaced is not None:
+        step = f",{spaced.step}" if spaced.step != 1 else ""
+        return f"range({spaced.start},{spaced.stop}{step})"
+    texts = [format_value(name, each) for each in value]
+    if not texts:
         raise InvalidInputError(f"{name} has no values, got {value!r}")
-    texts = [format_value(name, each) for each in values]
-    return texts[0] if len(texts) == 1 else ",".join(texts)
+    return ",".join(texts)
 
 
-def _find_range(values: list[Any]) -> Sequence[Any]:
-    """The same integers as a range if they are many and evenly spaced: Hydra would parse each of them."""
+def _find_range(values: Sequence[Any]) -> range | None:
+    """The same integers as a range, if they are many and evenly spaced: Hydra would parse each of them."""
     if len(values) < LEAST_RANGE or not all(isinstance(each, int | np.integer) for each in values):
-        return values
+        return None
     if any(isinstance(each, bool) for each in values):
-        return values
+        return None
     first, step = int(values[0]), int(values[1]) - int(values[0])
     spaced = range(first, first + step * len(values), step) if step else None
-    return spaced if spaced is not None and all(map(_is_equal, spaced, values)) else values
+    return spaced if spaced is not None and all(map(_is_equal, spaced, values)) else None
 
 
 def _is_equal(one: int, other: Any) -> bool:
@@ -103,8 +101,3 @@ def _format_key(name: str, key: Any) -> str:
 def _is_array(value: Any) -> bool:
     """Whether a value is an array of NumPy or JAX, or a column of pandas."""
     return hasattr(value, "tolist") and hasattr(value, "ndim")
-
-
-def shorten_call(words: Iterable[str], most: int) -> list[str]:
-    """The words of a command, those that list very many values cut."""
-    return [word if len(word) <= most else "".join(islice(word, most)) + "…" for word in words]

@@ -28,7 +28,7 @@ Seen = dict[int, Any]
 
 
 def locate_function(function: Callable[..., Any]) -> str:
-    """The dotted path by which a task can name a function: its own if its module is a file, else one of this process."""
+    """The dotted path by which a task can name a function: its own if a module of a file has it, else one made here."""
     target = f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', '')}"
     if _is_importable(function, target):
         return target
@@ -90,7 +90,11 @@ def _describe_object(value: Any, seen: Seen) -> Iterator[bytes]:
 
 def _describe_function(function: types.FunctionType, seen: Seen) -> Iterator[bytes]:
     """The source of a function with what its names refer to; of one that a module of a file defines, that module."""
-    if function.__module__ != "__main__" and "<locals>" not in function.__qualname__ and find_module(function.__module__):
+    if (
+        function.__module__ != "__main__"
+        and "<locals>" not in function.__qualname__
+        and find_module(function.__module__)
+    ):
         yield from _describe_module(function.__module__)
         return
     yield _read_source(function)
@@ -163,7 +167,7 @@ def _list_references(function: types.FunctionType) -> dict[str, Any]:
     """The values that the global and the nonlocal names of a function have, those within its inner functions too."""
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     nonlocal_values = {name: cell.cell_contents for name, cell in cells.items() if _is_filled(cell)}
-    instructions = (each for code in _walk_code(function.__code__) for each in dis.get_instructions(code))
+    instructions = (each for code in walk_code(function.__code__) for each in dis.get_instructions(code))
     names = {each.argval for each in instructions if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return {name: function.__globals__[name] for name in names if name in function.__globals__} | nonlocal_values
 
@@ -175,11 +179,12 @@ def _is_filled(cell: types.CellType) -> bool:
         return False
 
 
-def _walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
+def walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A compiled function or module, and all functions and classes within it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _walk_code(constant)
+            yield from walk_code(constant)
 
 
 def _read_source(value: Any) -> bytes:
@@ -188,10 +193,10 @@ def _read_source(value: Any) -> bytes:
         return inspect.getsource(value).encode()
     except (OSError, TypeError):
         code = getattr(value, "__code__", None)
-        return repr([_list_parts(each) for each in _walk_code(code)] if code else value).encode()
+        return repr([list_parts(each) for each in walk_code(code)] if code else value).encode()
 
 
-def _list_parts(code: types.CodeType) -> tuple[Any, ...]:
+def list_parts(code: types.CodeType) -> tuple[Any, ...]:
     """What a compiled function does, without its place in a file."""
     constants = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
     return code.co_code, code.co_names, code.co_varnames, constants

@@ -24,7 +24,7 @@ _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 def describe_repositories(plan: Plan) -> list[dict[str, Any]]:
-    """For each Git repository that has code of the plan's tasks its state as JSON values; installed libraries have none."""
+    """The state of each Git repository that has code of the plan's tasks, as JSON values; libraries have none."""
     tasks: dict[Path, list[str]] = {}
     for task in dict.fromkeys(segment.task for segment in plan.segments):
         place = find_file(task) or Path.cwd() / "notebook"
