@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from runner.analysis.comparison import compare_studies
     from runner.analysis.load import read_study as read
     from runner.analysis.study import Study
+    from runner.errors import InvalidInputError, StudyFailedError
     from runner.notebook import run
 
-__all__ = ["Study", "compare_studies", "read", "run"]
+__all__ = ["InvalidInputError", "Study", "StudyFailedError", "compare_studies", "read", "run"]
 
 _MODULES = {
+    "InvalidInputError": ("runner.errors", "InvalidInputError"),
+    "StudyFailedError": ("runner.errors", "StudyFailedError"),
     "run": ("runner.notebook", "run"),
     "Study": ("runner.analysis.study", "Study"),
     "read": ("runner.analysis.load", "read_study"),

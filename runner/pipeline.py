@@ -451,9 +451,10 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         if command := format_replay(folder, require_manifest(folder.manifest)):
             terminal.print_line(f"keep the best run: {command}")
     if outcome.missing:
-        raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(call, folder)}")
+        command = _format_call(call, folder)
+        raise StudyFailedError(f"{outcome.missing}; resume with: {command}").with_command(command)
     if outcome.failures:
-        raise StudyFailedError(_describe_failures(call, outcome.failures, study))
+        raise _explain_failures(call, outcome.failures, study)
 
 
 def _print_verification(folder: Folder) -> None:
@@ -463,20 +464,20 @@ def _print_verification(folder: Folder) -> None:
     terminal.print_line(describe_verification([dict(zip(header, row, strict=True)) for row in rows]))
 
 
-def _describe_failures(call: Call, failures: Counter[str], study: Study) -> str:
+def _explain_failures(call: Call, failures: Counter[str], study: Study) -> StudyFailedError:
     """How many runs of the study have failed, why most of them did, and how they are executed once more."""
     runs = study.saved.rows + sum(study.pending.counts)
     reason, _ = failures.most_common(1)[0]
     others = f" (and {len(failures) - 1:,} other reasons)" if len(failures) > 1 else ""
-    again = f"execute them once more with: {_format_call(call, study.saved.folder)} retry=failed"
-    return f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; {again}"
+    command = f"{_format_call(call, study.saved.folder)} retry=failed"
+    message = f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; execute them once more with"
+    return StudyFailedError(f"{message}: {command}").with_command(command)
 
 
 def _interrupted(call: Call, number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
     command = _format_call(call, folder)
-    return StudyInterruptedError(
-        number, f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {command}"
-    )
+    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {command}"
+    return StudyInterruptedError(number, message).with_command(command)
 
 
 def _format_call(call: Call, folder: Folder) -> str:

@@ -18,9 +18,11 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from runner.distributions import describe_clash
 from runner.execution.summary import Summary
 from runner.jupyter import NotebookProgress, find_display
 from runner.layout import TIE, Column, lay_out, measure, stack_rows, wrap_words
+from runner.output import fit_message
 from runner.plan import segments
 from runner.plan.segments import Plan
 from runner.plan.texts import escape_controls
@@ -271,7 +273,13 @@ def print_prose(text: str) -> None:
 def print_warning(line: str) -> None:
     """Prints a line on standard error about something that is not as it should be, and does not matter to results."""
     with suppress(OSError):
-        print(f"warning: {line}", file=sys.stderr)  # a progress bar takes it from the stream, and moves below it
+        print(fit_message(f"warning: {line}"), file=sys.stderr)  # a progress bar takes it, and moves below it
+
+
+def warn_of_clash() -> None:
+    """Prints a line if another distribution has replaced files of Seedbed, or may have: it explains what fails."""
+    if line := describe_clash():
+        print_warning(line)
 
 
 def print_at_once(line: str) -> None:

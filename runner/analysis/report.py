@@ -23,7 +23,7 @@ from runner.analysis.formats import format_value
 from runner.analysis.load import STATUS_CODES
 from runner.analysis.tables import list_differences, list_estimates
 from runner.plan.status import Status
-from runner.storage.environment import format_command, read_environment
+from runner.storage.environment import format_command, list_repositories, read_environment
 from runner.storage.folder import Folder, write_file
 from runner.storage.manifest import Manifest
 from runner.storage.programs import read_programs
@@ -197,7 +197,8 @@ def _describe_study(folder: Folder, manifest: Manifest) -> dict[str, Any]:
     environment = read_environment(folder) or {}
     entries = {**manifest.fingerprint.describe()}
     entries |= {f"accepted ({i})": line for i, line in enumerate(manifest.accepted, 1)}
-    entries |= {name: environment[name] for name in ("started", "python", "devices") if environment.get(name)}
+    entries |= {name: environment[name] for name in ("note", "tags", "started", "python", "devices") if environment.get(name)}
+    entries |= list_repositories(environment)
     entries |= {f"devices of shard {i}": shard["devices"] for i, shard in enumerate(environment.get("shards", []), 1)}
     entries |= environment.get("versions", {})
     rows = [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in entries.items()]

@@ -26,6 +26,12 @@ from runner.errors import InvalidInputError
 from runner.plan.segments import Plan
 
 
+def describe_process() -> tuple[str, ...]:
+    """The command of this process as one would type it: that of a console script without Python and its folder."""
+    script = Path(sys.orig_argv[1]).name if len(sys.orig_argv) > 1 else ""
+    return (script, *sys.orig_argv[2:]) if script == "seedbed" else tuple(sys.orig_argv)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a call comes from: its command as one would type it, and whether it shares the process with other code.
@@ -33,7 +39,7 @@ class Origin:
     A call that is a guest leaves the process, and its handling of SIGTERM, to its host: a notebook, a script, a test.
     """
 
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.orig_argv))
+    command: tuple[str, ...] = field(default_factory=describe_process)
     is_guest: bool = False
 
 

@@ -108,15 +108,20 @@ def _describe_function(function: types.FunctionType, seen: Seen) -> Iterator[byt
 
 
 def _describe_class(owner: type, seen: Seen) -> Iterator[bytes]:
+    """A class of a notebook by its bases, its methods and its attributes; any other by its module.
+
+    Python does not find the source of a class that no file has.
+    """
     if owner.__module__ != "__main__":
         yield from _describe_module(owner.__module__)
         return
-    yield _read_source(owner)
+    yield owner.__qualname__.encode()
     for base in owner.__bases__:
         yield from _describe_object(base, seen)
-    for member in vars(owner).values():
+    for name, member in sorted(vars(owner).items()):
         plain = getattr(member, "__func__", getattr(member, "fget", member))
-        if isinstance(plain, types.FunctionType):
+        if isinstance(plain, types.FunctionType) or not name.startswith("__"):
+            yield name.encode()
             yield from _describe_object(plain, seen)
 
 

@@ -66,12 +66,14 @@ def _list_constants(source: Source) -> Iterator[tuple[str, Any]]:
     assert source.tree is not None
     for statement in source.tree.body:
         match statement:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)], value=value)
-                | ast.AnnAssign(target=ast.Name(id=name), value=value)
-            ):
-                if value is not None and source.find_binding(name) is not None and _is_literal(value):
-                    yield name, ast.literal_eval(value)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_literal(value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if _is_literal(value):
+                pass
+            case _:
+                continue
+        if len(source.bindings[name]) == 1:
+            yield name, ast.literal_eval(value)
 
 
 def _is_literal(node: ast.expr) -> bool:

@@ -17,6 +17,8 @@ from runner.storage.folder import Folder, write_file
 from runner.storage.schema import ListOf, MappingOf, Record, check_types
 
 LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
+SHOWN_DIFF = 20_000
+"""Characters of a diff in a report."""
 
 _SCHEMA = Record(
     {"command": ListOf(str, least=1)},
@@ -66,6 +68,19 @@ def read_environment(folder: Folder) -> dict[str, Any] | None:
     except (ValueError, TypeError, OSError) as error:
         raise InvalidInputError(f"{folder.environment} is damaged ({error}); delete it") from error
     return environment
+
+
+def list_repositories(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The Git repositories of an environment as one mapping from a label for people to a text; long diffs are cut."""
+    entries = {}
+    for state in environment.get("repositories", ()):
+        label, names = "code of " + ", ".join(state.get("tasks", ())), ("commit", "branch", "root", "diff")
+        entries |= {f"{label}: {name}": state[name] for name in names if state.get(name)}
+        if len(diff := state.get("diff", "")) > SHOWN_DIFF:
+            entries[f"{label}: diff"] = f"{diff[:SHOWN_DIFF]}\n… the rest is in environment.json"
+        if state["dirty"] is not None:
+            entries[f"{label}: state"] = "changed since the commit" if state["dirty"] else "as committed"
+    return entries
 
 
 def annotate_study(folder: Folder, note: str | None, tags: Sequence[str]) -> None:
