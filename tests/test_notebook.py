@@ -55,7 +55,9 @@ def test_a_sweep_has_the_bytes_of_the_command_that_it_prints(runner, capsys, tmp
 
 
 def test_what_a_study_has():
-    study = run(task="grade", slope=[1.0, 2.0], seed=range(6), modulus=2, among=("even", "odd"), study="mine", quiet=True)
+    study = run(
+        task="grade", slope=[1.0, 2.0], seed=range(6), modulus=2, among=("even", "odd"), study="mine", quiet=True
+    )
     assert study.path == Path.cwd() / "outputs" / "mine"
     pd.testing.assert_frame_equal(study.frame, seedbed.read("outputs/mine"))
     assert study.frame["seed"].dtype == np.uint32
@@ -74,9 +76,8 @@ def test_the_head_of_the_report():
     assert "9 runs, 3 nonfinite" in page
     assert "&lt;b&gt; &amp; more" in page
     assert "task=noisy level=0.0,1.0,-1.0" in page.replace("&#39;", "'")
-    table = pd.read_html(page)[0] if False else page
     for name in ("score", "level", "95 % interval", "IQM"):
-        assert f">{name}" in table
+        assert f">{name}" in page
     single = run(task="line", quiet=True)
     assert "<th>value</th>" in single._repr_html_()
     assert seedbed.Study("nowhere")._repr_html_().count("holds no study") == 1
@@ -91,7 +92,9 @@ def test_strings_are_the_commands_own(capsys):
 
 
 def test_names_that_are_no_identifiers():
-    study = run(task="line", quiet=True, **{"x.shape": [(2,), (4,)], "hydra.sweeper.zip": [["x.shape", "slope"]]}, slope=[1, 10])
+    study = run(
+        task="line", quiet=True, **{"x.shape": [(2,), (4,)], "hydra.sweeper.zip": [["x.shape", "slope"]]}, slope=[1, 10]
+    )
     assert study.frame["value"].tolist() == [2.0, 40.0]
 
 
@@ -119,7 +122,11 @@ REFUSED = [
     ({"study": "a/b"}, InvalidInputError, "study must be a name without / and"),
     ({"seed": range(0)}, InvalidInputError, "the sweep of 'seed' is empty"),
     ({"lanes": [1, 2]}, InvalidInputError, "lanes must be auto or a positive integer"),
-    ({"task": "refuses", "mode": ["ok", "bad"]}, StudyFailedError, "1 of 2 runs have no result: ValueError: bad"),
+    (
+        {"task": "refuses", "mode": ["ok", "bad"]},
+        StudyFailedError,
+        "task 'refuses' with seed=0, mode=bad: ValueError: bad",
+    ),
 ]
 
 
@@ -158,7 +165,8 @@ def test_an_application_of_hydra_around_it_is_left_as_it_was():
 
 
 def test_several_config_folders(lab):
-    lab({"more/task/other.yaml": "# @package _global_\ntask: {name: other, _target_: toys.divide}\nseed: 0\nslope: 2.0\n"})
+    text = "# @package _global_\ntask: {name: other, _target_: toys.divide}\nseed: 0\nslope: 2.0\n"
+    lab({"more/task/other.yaml": text})
     study = seedbed.run(task=["line", "other"], slope=[4.0], config_dir=[CONF, "more"], quiet=True)
     assert study.frame["task"].tolist() == ["line", "other"]
 
@@ -192,7 +200,7 @@ def test_threads_take_turns_and_are_told_so(capsys):
 
 def test_a_task_cannot_call_it(monkeypatch):
     monkeypatch.setattr(notebook, "_thread", [threading.get_ident()])
-    with pytest.raises(InvalidInputError, match="called within another runner.run"):
+    with pytest.raises(InvalidInputError, match="called within another"):
         run(task="line")
 
 
@@ -224,7 +232,7 @@ def test_a_dry_run_leaves_no_folder(capsys):
 
 
 def scale(seed: int, x: jnp.ndarray, rate: float, steps: int = 1, words: tuple[str, ...] = ()):
-    return {"value": rate * x.sum() * steps + seed, "count": jnp.float32(len(words))}
+    return {"value": rate * x.sum() * steps + seed.astype(jnp.float32), "count": jnp.float32(len(words))}
 
 
 def test_a_function_is_a_task(capsys):
@@ -290,7 +298,9 @@ def test_what_is_no_function_is_no_task(task):
 
 
 def test_a_parameter_of_a_function_without_a_value():
-    with pytest.raises(InvalidInputError, match="task 'scale': x has no value; the task has: seed, x, rate, steps, words"):
+    with pytest.raises(
+        InvalidInputError, match="task 'scale': x has no value; the task has: seed, x, rate, steps, words"
+    ):
         seedbed.run(task=scale, rate=1.0, seed=0)
 
 
@@ -324,10 +334,12 @@ def test_progress_in_a_notebook(monkeypatch, capsys):
     monkeypatch.setattr("runner.terminal.find_display", lambda: frontend)
     run(task="line", slope=[1.0, 2.0], seed=range(50), block=10)
     assert frontend.shown[0] == '<progress value="0" max="100"></progress> 0 of 100 runs'
-    assert re.fullmatch(r'<progress value="100" max="100"></progress> 100 of 100 runs, [\d,]+ runs/s', frontend.shown[-1])
+    assert re.fullmatch(
+        r'<progress value="100" max="100"></progress> 100 of 100 runs, [\d,]+ runs/s', frontend.shown[-1]
+    )
     assert max(map(len, capsys.readouterr().out.splitlines()[1:])) <= 100
     run(task="line", seed=range(2), quiet=True)
-    assert "max=\"2\"" not in "".join(frontend.shown)
+    assert 'max="2"' not in "".join(frontend.shown)
 
 
 def test_outside_of_a_notebook_there_is_no_display():

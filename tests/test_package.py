@@ -43,9 +43,16 @@ def test_what_they_have(built):
     files = {str(path.relative_to(ROOT)) for path in shipped if path.is_file() and "__pycache__" not in path.parts}
     assert files <= names
     assert {"runner/py.typed", "tasks/py.typed", "conf/config.yaml", "runner/completion/seedbed.zsh"} <= names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"conf", "runner", "tasks", "hydra_plugins", "seedbed"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "conf",
+        "runner",
+        "tasks",
+        "hydra_plugins",
+        "seedbed",
+    }
     (sdist,) = built.glob("seedbed-*.tar.gz")
-    packed = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "CHANGELOG.md", "tests/conftest.py", "docs/tour.ipynb", "PKG-INFO"} <= packed
     assert not [name for name in packed if name.startswith(("outputs", ".ci", ".coverage", "site/"))]
 
@@ -59,7 +66,18 @@ def try_commands(python, place):
     origin = execute(str(python), "-c", "import runner; print(runner.__file__)", cwd=place)
     assert not Path(origin).is_relative_to(ROOT)
     execute(seedbed, "task=mixed_train", "lr=0.1", cwd=place)
-    execute(seedbed, "run", "--config-dir", "my_conf", "-m", "task=mine", "lr=1,2", "seed=range(0,3)", "study=own", cwd=place)
+    execute(
+        seedbed,
+        "run",
+        "--config-dir",
+        "my_conf",
+        "-m",
+        "task=mine",
+        "lr=1,2",
+        "seed=range(0,3)",
+        "study=own",
+        cwd=place,
+    )
     assert pd.read_csv(place / "outputs" / "own" / "results.csv")["value"].tolist() == [2, 3, 4, 4, 5, 6]
     assert "value" in execute(seedbed, "compare", "outputs/own", "--html", cwd=place)
     assert (place / "outputs" / "own" / "report.html").stat().st_size > 10_000

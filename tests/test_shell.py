@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -182,7 +181,9 @@ def test_fish_completes():
 def test_zsh_reads_the_script():
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
-    called = subprocess.run(["zsh", "-fc", "source <(seedbed completion zsh); whence -w _seedbed"], capture_output=True, text=True)
+    called = subprocess.run(
+        ["zsh", "-fc", "source <(seedbed completion zsh); whence -w _seedbed"], capture_output=True, text=True
+    )
     assert called.stdout == "_seedbed: function\n", called.stderr
 
 

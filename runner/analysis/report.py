@@ -197,7 +197,9 @@ def _describe_study(folder: Folder, manifest: Manifest) -> dict[str, Any]:
     environment = read_environment(folder) or {}
     entries = {**manifest.fingerprint.describe()}
     entries |= {f"accepted ({i})": line for i, line in enumerate(manifest.accepted, 1)}
-    entries |= {name: environment[name] for name in ("note", "tags", "started", "python", "devices") if environment.get(name)}
+    entries |= {
+        name: environment[name] for name in ("note", "tags", "started", "python", "devices") if environment.get(name)
+    }
     entries |= list_repositories(environment)
     entries |= {f"devices of shard {i}": shard["devices"] for i, shard in enumerate(environment.get("shards", []), 1)}
     entries |= environment.get("versions", {})

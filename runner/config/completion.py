@@ -45,7 +45,7 @@ class Completion(CompletionPlugin):
 
 
 def complete_call(words: Sequence[str], word: str) -> list[str]:
-    """The candidates for `word` after the complete arguments `words` of a call: tasks, parameters, settings, studies."""
+    """The tasks, parameters, settings or studies that `word` may become, after the complete arguments `words`."""
     if word.startswith("-"):
         return [flag for flag in FLAGS if flag.startswith(word)]
     if words and words[-1] in FOLDER_FLAGS:

@@ -72,7 +72,7 @@ def read_environment(folder: Folder) -> dict[str, Any] | None:
 
 def list_repositories(environment: Mapping[str, Any]) -> dict[str, str]:
     """The Git repositories of an environment as one mapping from a label for people to a text; long diffs are cut."""
-    entries = {}
+    entries: dict[str, str] = {}
     for state in environment.get("repositories", ()):
         label, names = "code of " + ", ".join(state.get("tasks", ())), ("commit", "branch", "root", "diff")
         entries |= {f"{label}: {name}": state[name] for name in names if state.get(name)}

@@ -30,13 +30,24 @@ def expand(values):
     return [Override._convert_value(each) for each in parse("key", values).sweep_iterator()]
 
 
+def as_plain(value):
+    """What a YAML has for a member of a list: of a float32 its shortest digits."""
+    if isinstance(value, tuple | list):
+        return list(value)
+    return float(str(value)) if isinstance(value, np.float32) else getattr(value, "tolist", lambda: value)()
+
+
 class Color(enum.Enum):
     RED = "red"
 
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12).filter(lambda t: "${" not in t)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12).filter(
+    lambda t: "${" not in t
+)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS)
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True).filter(lambda t: t not in ("null", "true", "false", "nan"))
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True).filter(
+    lambda t: t not in ("null", "true", "false", "nan")
+)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3).map(tuple), st.dictionaries(NAMES, inner, max_size=3))
 )
@@ -107,9 +118,7 @@ def test_lists_ranges_and_arrays_are_swept(values, text):
     assert is_swept("key", values)
     assert format_override("key", values) == f"key={text}"
     if len(values) > 1:
-        assert [as_yaml(each) for each in expand(values)] == [
-            list(each) if isinstance(each, tuple) else np.asarray(each).tolist() for each in values
-        ] or values is None or np.asarray(values).dtype.kind in "fO"
+        assert repr(expand(values)) == repr([as_plain(each) for each in values])
 
 
 def test_a_setting_has_one_value_for_the_whole_study():

@@ -69,7 +69,16 @@ def test_the_diff_has_tracked_files_only(lab_repository, runner, monkeypatch):
 def test_the_report_names_them(lab_repository, runner):
     (lab_repository / "my_lab.py").write_text(f"# changed\n{MODULE}")
     called = runner(
-        *("--config-dir", "my_conf", "-m", "task=mine", "seed=range(0,3)", "report=true", "note=first try", "tags=[a,b]")
+        *(
+            "--config-dir",
+            "my_conf",
+            "-m",
+            "task=mine",
+            "seed=range(0,3)",
+            "report=true",
+            "note=first try",
+            "tags=[a,b]",
+        )
     )
     page = (called.folder / "report.html").read_text()
     for text in ("first try", git("rev-parse", "HEAD"), "trunk", "+# changed", "[&#34;a&#34;, &#34;b&#34;]"):
@@ -99,7 +108,16 @@ def test_no_branch_a_shallow_clone_and_a_submodule(lab_repository, monkeypatch):
     assert (state["commit"], state["branch"]) == (git("rev-parse", "HEAD"), None)
     (lab_repository / "outer").mkdir()
     git("init", "-q", "-b", "trunk", at="outer")
-    git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{lab_repository}", "inner", at="outer")
+    git(
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "--quiet",
+        "add",
+        f"file://{lab_repository}",
+        "inner",
+        at="outer",
+    )
     git("commit", "-q", "-m", "with a submodule", at="outer")
     inner = lab_repository / "outer" / "inner"
     assert repositories._find_root(inner) == inner.resolve()
