@@ -1,5 +1,6 @@
 """The command `seedbed`: all commands under one name, their versions, and the completion of shells."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def complete_line(line: str) -> list[str]:
     """
     from runner.config.completion import complete_call, complete_study
 
-    _, *words = line.split() or [""]
+    _, *words = _split(line) or [""]
     word = "" if not words or line[-1:].isspace() else words.pop()
     if not words and "=" not in word:
         own = [name for name in (*COMMANDS, "completion") if name.startswith(word)]
@@ -155,6 +156,13 @@ def complete_line(line: str) -> list[str]:
         return complete_call(words, word)
     except (Exception, SystemExit):  # of Hydra, about what stands before; a shell shows nothing then
         return []
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote is still open
+        return line.split()
 
 
 if __name__ == "__main__":

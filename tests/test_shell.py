@@ -18,7 +18,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
-def seedbed(call_main):
+def seedbed(call_main, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     return lambda *arguments: call_main(commands.main, *arguments)
 
 
@@ -201,7 +202,8 @@ def test_a_message_fits_the_terminal_and_its_command_stays_whole(monkeypatch):
 def call_on_a_terminal(*arguments, cwd, **variables):
     """The output of a command on a terminal of 80 columns."""
     leader, follower = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "80", **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "80"}
+    environment |= {"HYDRA_FULL_ERROR": "0", **variables}
     call = [sys.executable, "-m", "runner.commands", *arguments]
     process = subprocess.Popen(call, cwd=cwd, env=environment, stdout=follower, stderr=follower, stdin=follower)
     os.close(follower)

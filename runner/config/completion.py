@@ -59,8 +59,8 @@ def complete_call(words: Sequence[str], word: str) -> list[str]:
 def complete_study(word: str) -> list[str]:
     """The folders of studies that begin with `word`, and the folders that lead to them."""
     studies = sorted(str(path.parent) for path in OUTPUTS.glob("*/study.json"))
-    others = [f"{path}/" for path in list_folders(word) if not (path / "study.json").exists() and path != OUTPUTS]
-    return [*(path for path in studies if path.startswith(word)), *(others if "/" in word else [])]
+    others = [path for path in list_folders(word) if "/" in word and OUTPUTS not in (path, path.parent)]
+    return [*(path for path in studies if path.startswith(word)), *(f"{path}/" for path in others)]
 
 
 def list_folders(word: str) -> list[Path]:

@@ -90,11 +90,8 @@ def _describe_object(value: Any, seen: Seen) -> Iterator[bytes]:
 
 def _describe_function(function: types.FunctionType, seen: Seen) -> Iterator[bytes]:
     """The source of a function with what its names refer to; of one that a module of a file defines, that module."""
-    if (
-        function.__module__ != "__main__"
-        and "<locals>" not in function.__qualname__
-        and find_module(function.__module__)
-    ):
+    is_local = "<locals>" in function.__qualname__ or function.__module__ in (None, "__main__", "builtins")
+    if not is_local and find_module(function.__module__):
         yield from _describe_module(function.__module__)
         return
     yield _read_source(function)

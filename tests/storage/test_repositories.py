@@ -149,11 +149,11 @@ def test_git_that_does_not_answer(lab_repository, monkeypatch):
 
 
 def test_commands_that_a_repository_names_are_not_executed(lab_repository, runner):
-    for name in ("core.fsmonitor", "diff.external", "diff.own.textconv", "diff.own.command"):
-        git("config", name, f"touch {lab_repository}/executed; cat")
     (lab_repository / ".gitattributes").write_text("*.py diff=own\n")
     git("add", ".gitattributes")
     (lab_repository / "my_lab.py").write_text(f"# changed\n{MODULE}")
+    for name in ("core.fsmonitor", "diff.external", "diff.own.textconv", "diff.own.command"):
+        git("config", name, f"touch {lab_repository}/executed; cat")
     (state,) = record(runner)["repositories"]
     assert "+# changed" in state["diff"]
     assert not (lab_repository / "executed").exists()
@@ -184,7 +184,7 @@ def test_notes_and_tags(toy):
 
 @pytest.mark.parametrize(
     ("argument", "rule"),
-    [("note=[a]", "note must be a text, got ['a']"), ("tags={a:1}", "tags must be a list of words, such as")],
+    [("note=[a]", "note must be a text, got ['a']"), ("tags=[[a]]", "tags must be a list of words, such as")],
 )
 def test_what_is_no_note(argument, rule):
     with pytest.raises(InvalidInputError) as refused:
