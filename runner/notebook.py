@@ -13,10 +13,11 @@ from runner.config.bind import forget_objects
 from runner.config.command import Call, Origin, run_application
 from runner.config.isolation import isolate_hydra
 from runner.config.keywords import format_override, is_swept
+from runner.config.launch import Placement
 from runner.config.messages import ERRORS, exit_status, explain_error
 from runner.config.overrides import quote
 from runner.config.settings import FUNCTION, NAMES
-from runner.contract.held import HOLDER, locate_function, name_function
+from runner.contract.held import HOLDER, is_held, locate_function, name_function
 from runner.contract.loaded import check_loaded
 from runner.contract.task import load_task
 from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
@@ -155,8 +156,15 @@ def _run(arguments: Sequence[str]) -> Path:
 
 
 def _check_code(call: Call) -> Call:
+    """The call. Raises InvalidInputError if its tasks' code is not that of their files, or not where its shards run."""
+    is_elsewhere = call.launcher is not None and call.launcher.placement is not Placement.THIS_PROCESS
     for task in dict.fromkeys(segment.task for segment in call.plan.segments):
         check_loaded(task)
+        if is_elsewhere and is_held(task.target):
+            raise InvalidInputError(
+                f"task {task.name!r} is a function of this process, and the shards run in others; "
+                "define it in a module of a file, or leave out hydra.sweeper.shards"
+            )
     return call
 
 

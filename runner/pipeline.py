@@ -182,7 +182,8 @@ def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
     prepare_jax(call)
     from runner.execution.shards import execute_part
 
-    with end_with(shard.caller, folder.stop_request), catch_signals() as get_signal:
+    is_guest = call.origin.is_guest and shard.is_in_caller()
+    with end_with(shard.caller, folder.stop_request), catch_signals(is_guest=is_guest) as get_signal:
 
         def stop() -> bool:
             return bool(get_signal()) or shard.is_orphaned()

@@ -171,6 +171,18 @@ def test_several_config_folders(lab):
     assert study.frame["task"].tolist() == ["line", "other"]
 
 
+def test_shards():
+    shards = {"hydra.sweeper.shards": 2}
+    study = run(task="line", slope=[1.0, 2.0], seed=range(20), quiet=True, **shards)
+    assert len(study.frame) == 40
+    with pytest.raises(
+        InvalidInputError, match="task 'scale' is a function of this process, and the shards run in others"
+    ):
+        seedbed.run(
+            task=lambda seed: seed, seed=range(4), **{**shards, "hydra/launcher": "joblib", "task.name": "scale"}
+        )
+
+
 def test_threads_take_turns_and_are_told_so(capsys):
     done, entered, proceed = {}, threading.Event(), threading.Event()
 
