@@ -57,10 +57,14 @@ LEFT_OUT = {
 """What optax has besides, and why it does not ship."""
 
 
+def format_default(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(list(value) if isinstance(value, tuple) else value)
+
+
 def describe_settings() -> str:
     rows = [
         f"| `{setting.name}` | `{str(setting.metadata['values']).replace('|', '&#124;')}` "
-        f"| `{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}` "
+        f"| `{format_default(setting.default)}` "
         f"| {setting.metadata['help']} |"
         for setting in fields(Settings)
     ]

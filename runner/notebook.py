@@ -60,8 +60,8 @@ def run(
     >>> study.frame.groupby("lr")["loss_after"].count().tolist()
     [5, 5]
     """
-    arguments = _list_arguments(overrides, task, sweep, config_dir, values)
     with _take_turn(), terminal.mute() if quiet else nullcontext():
+        arguments = _list_arguments(overrides, task, sweep, config_dir, values)
         terminal.print_line(terminal.format_command([*PROGRAM, *_shorten(arguments)]))
         return Study(_run(arguments))
 

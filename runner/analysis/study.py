@@ -1,6 +1,7 @@
 """A study as a value for notebooks and scripts: its table, its programs, its comparison."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from runner.errors import InvalidInputError, SeedbedError
 from runner.plan.status import Status
 from runner.storage.environment import format_command, read_environment
 from runner.storage.folder import Folder, shorten_path
-from runner.storage.manifest import Manifest, require_manifest
+from runner.storage.manifest import require_manifest
 from runner.storage.programs import read_programs
 from runner.storage.reader import count_statuses
 
@@ -97,18 +98,26 @@ class Study:
         return Folder(self.path)
 
     @cached_property
+    def _counts(self) -> Counter[str]:
+        """How many runs have which status. Raises InvalidInputError where there is no study."""
+        return count_statuses(self._folder, require_manifest(self._folder.manifest))
+
+    @cached_property
     def _lead(self) -> str:
         """How many runs there are, and how they ended."""
         try:
-            manifest = require_manifest(self._folder.manifest)
-            return _count_runs(self._folder, manifest)
+            counts, planned = self._counts, require_manifest(self._folder.manifest).planned
         except InvalidInputError as error:
             return str(error)
+        done = counts.total()
+        facts = [f"{done:,} of {planned:,} runs" if done < planned else f"{done:,} {'run' if done == 1 else 'runs'}"]
+        facts += [f"{counts[status]:,} {status}" for status in (Status.NONFINITE, Status.FAILED) if counts[status]]
+        return ", ".join(facts)
 
     @cached_property
     def _tables(self) -> list[dict[str, Any]]:
         try:
-            if len(self.frame) == 1:
+            if self._counts.total() == 1:
                 row = self.frame.iloc[0]
                 return [{"title": "", "header": list(row.index), "rows": [list(map(str, row))], "left_out": 0}]
             comparison = self.compare()
@@ -122,14 +131,6 @@ def _build_table(comparison: Comparison, metric: str) -> dict[str, Any]:
     direction = comparison.runs.directions.get(metric)
     title = f"{metric} ({direction})" if direction else metric
     return {"title": title, "header": header, "rows": rows[:SHOWN_ROWS], "left_out": max(0, len(rows) - SHOWN_ROWS)}
-
-
-def _count_runs(folder: Folder, manifest: Manifest) -> str:
-    counts = count_statuses(folder, manifest)
-    done = sum(counts.values())
-    facts = [f"{done:,} of {manifest.planned:,} runs" if done < manifest.planned else f"{done:,} runs"]
-    facts += [f"{counts[status]:,} {status}" for status in (Status.NONFINITE, Status.FAILED) if counts[status]]
-    return ", ".join(facts)
 
 
 def _try_reading(folder: Folder) -> dict[str, Any]:
