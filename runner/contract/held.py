@@ -7,6 +7,7 @@ notebook or script, and the modules of the user's own that they refer to.
 import dis
 import hashlib
 import inspect
+import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -92,6 +93,7 @@ def _describe_function(function: types.FunctionType, seen: Seen) -> Iterator[byt
     """The source of a function with what its names refer to; of one that a module of a file defines, that module."""
     is_local = "<locals>" in function.__qualname__ or function.__module__ in (None, "__main__", "builtins")
     if not is_local and find_module(function.__module__):
+        yield function.__qualname__.encode()
         yield from _describe_module(function.__module__)
         return
     yield _read_source(function)
@@ -133,7 +135,7 @@ def _describe_module(name: str) -> Iterator[bytes]:
 
 
 def _describe_value(value: Any, seen: Seen) -> Iterator[bytes]:
-    """A plain value by its representation, an array by its bytes; anything else by its type and its attributes."""
+    """A plain value by its representation, an array or a table by its bytes, others by their type and attributes."""
     if isinstance(value, _PLAIN):
         yield repr(value).encode()
     elif isinstance(value, list | tuple | set | frozenset):
@@ -148,11 +150,12 @@ def _describe_value(value: Any, seen: Seen) -> Iterator[bytes]:
         yield from _describe_object(value.__wrapped__, seen)
     else:
         yield from _describe_class(type(value), seen)
-        yield from _describe_object(dict(sorted(getattr(value, "__dict__", {}).items())), seen)
+        attributes = dict(sorted(getattr(value, "__dict__", {}).items()))
+        yield from _describe_object(attributes, seen) if attributes else [_pickle(value)]
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape")
+    return hasattr(value, "__array__") and not isinstance(value, type)
 
 
 def _describe_array(value: Any) -> Iterator[bytes]:
@@ -161,8 +164,17 @@ def _describe_array(value: Any) -> Iterator[bytes]:
     except (TypeError, ValueError):  # such as a key of JAX
         yield repr(value).encode()
         return
+    yield repr([str(name) for name in getattr(value, "columns", ())]).encode()
     content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
     yield f"{array.dtype} {array.shape} {hashlib.sha256(content).hexdigest()}".encode()
+
+
+def _pickle(value: Any) -> bytes:
+    """What an object without attributes holds, if it says so to `pickle`."""
+    try:
+        return pickle.dumps(value, protocol=4)
+    except Exception:  # of whatever type; its type is known at least
+        return b""
 
 
 def _list_references(function: types.FunctionType) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """Functions that are handed over as objects: where they are found, and when their code is another one."""
 
+import copy
+import datetime
+import linecache
 import sys
 import types
 from functools import partial
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import toys
 
@@ -41,8 +45,6 @@ def run_cell(**changed):
     namespace = {"__name__": "__main__", "np": np}
     text = CELL.format(**{**SAME, **changed})
     name = f"<cell {hash(text)}>"
-    import linecache
-
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     exec(compile(text, name, "exec"), namespace)
     return namespace["task"]
@@ -63,6 +65,33 @@ def test_what_the_function_uses_is_its_code(changed):
 
 def test_what_it_does_not_use_is_not():
     assert read_code(run_cell(other=5)) == read_code(run_cell())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]})),
+        (pd.Series([1, 2]), pd.Series([1, 3])),
+        (np.array(["a", None], object), np.array(["a", "b"], object)),
+        (datetime.date(2026, 1, 1), datetime.date(2026, 1, 2)),
+        ({"a": (1, 2)}, {"a": (1, 3)}),
+        ({1, 2}, {1, 3}),
+        (types.SimpleNamespace(rate=1), types.SimpleNamespace(rate=2)),
+        (True, 1),
+        (toys.line, toys.divide),
+        (jax.random.key(0), jax.random.key(1)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_of_every_kind_count(one, other):
+    def make(value):
+        def task(seed: int):
+            return value
+
+        return task
+
+    assert read_code(make(one)) == read_code(make(copy.deepcopy(one)))
+    assert read_code(make(one)) != read_code(make(other))
 
 
 def test_closures_and_arguments_count():
