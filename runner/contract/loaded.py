@@ -9,7 +9,8 @@ from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from runner.contract.code import collect_sources
-from runner.contract.held import is_held, list_parts, walk_code
+from runner.contract.held import is_held
+from runner.contract.object_code import list_parts, walk_code
 from runner.contract.source import Source, find_definition
 from runner.contract.task import Task
 from runner.errors import InvalidInputError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.code import collect_sources
-from runner.contract.held import is_held, read_code
+from runner.contract.held import is_held
+from runner.contract.object_code import read_code
 from runner.contract.source import find_definition
 from runner.contract.task import Built, Task, find_file, load_function
 from runner.plan.datasets import Dataset

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import toys
 
-from runner.contract.held import is_held, locate_function, name_function, read_code
+from runner.contract.held import is_held, locate_function, name_function
 from runner.contract.loaded import check_loaded
+from runner.contract.object_code import read_code
 from runner.contract.task import load_function, load_task
 from runner.errors import InvalidInputError
 
