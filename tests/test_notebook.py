@@ -91,6 +91,7 @@ def test_strings_are_the_commands_own(capsys):
         run("task=line", "slope=1,2")
 
 
+@pytest.mark.slow
 def test_names_that_are_no_identifiers():
     study = run(
         task="line", quiet=True, **{"x.shape": [(2,), (4,)], "hydra.sweeper.zip": [["x.shape", "slope"]]}, slope=[1, 10]
@@ -164,6 +165,7 @@ def test_an_application_of_hydra_around_it_is_left_as_it_was():
     assert all(name.endswith(("THREADS", "NPROC")) for name in changed)
 
 
+@pytest.mark.slow
 def test_several_config_folders(lab):
     text = "# @package _global_\ntask: {name: other, _target_: toys.divide}\nseed: 0\nslope: 2.0\n"
     lab({"more/task/other.yaml": text})
@@ -171,6 +173,7 @@ def test_several_config_folders(lab):
     assert study.frame["task"].tolist() == ["line", "other"]
 
 
+@pytest.mark.slow
 def test_shards():
     shards = {"hydra.sweeper.shards": 2}
     study = run(task="line", slope=[1.0, 2.0], seed=range(20), quiet=True, **shards)
@@ -183,6 +186,7 @@ def test_shards():
         )
 
 
+@pytest.mark.slow
 def test_threads_take_turns_and_are_told_so(capsys):
     done, entered, proceed = {}, threading.Event(), threading.Event()
 
@@ -272,6 +276,7 @@ def test_a_function_is_a_task(capsys):
     assert len(again.frame) == 12
 
 
+@pytest.mark.slow
 def test_a_function_of_a_module_is_a_task_of_the_command_too(runner, capsys):
     study = seedbed.run(task=toys.divide, seed=range(3), slope=[1.0, 2.0], study="mine")
     words = shlex.split(capsys.readouterr().out.splitlines()[0])
@@ -316,6 +321,7 @@ def test_a_parameter_of_a_function_without_a_value():
         seedbed.run(task=scale, rate=1.0, seed=0)
 
 
+@pytest.mark.slow
 def test_values_that_were_read_before_are_read_again(lab):
     lab({"my_lab.py": "def task(seed: int, x):\n    return x.sum()\n"})
     values = {"task": "function", "task.name": "mine", "task._target_": "my_lab.task", "+seed": 0}

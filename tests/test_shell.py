@@ -233,6 +233,7 @@ def test_messages_on_a_terminal(tmp_path):
         assert len(line) <= 80 or line.startswith(("compare across seeds:", "keep the best run:")), line
 
 
+@pytest.mark.slow
 def test_off_a_terminal_there_are_no_escapes(runner):
     called = runner("-m", "seed=range(0,3)")
     assert "\x1b" not in called.out + called.err

@@ -66,6 +66,7 @@ def test_the_diff_has_tracked_files_only(lab_repository, runner, monkeypatch):
     assert "secret.txt" not in json.dumps(environment)
 
 
+@pytest.mark.slow
 def test_the_report_names_them(lab_repository, runner):
     (lab_repository / "my_lab.py").write_text(f"# changed\n{MODULE}")
     called = runner(
@@ -100,6 +101,7 @@ def test_a_repository_without_a_commit(lab, runner):
     assert (state["commit"], state["branch"], state["dirty"]) == (None, "trunk", False)
 
 
+@pytest.mark.slow
 def test_no_branch_a_shallow_clone_and_a_submodule(lab_repository, monkeypatch):
     git("commit", "-q", "--allow-empty", "-m", "two")
     git("clone", "-q", "--depth", "1", f"file://{lab_repository}", "shallow")
@@ -159,6 +161,7 @@ def test_commands_that_a_repository_names_are_not_executed(lab_repository, runne
     assert not (lab_repository / "executed").exists()
 
 
+@pytest.mark.slow
 def test_a_function_belongs_to_the_repository_of_the_working_directory(lab_repository):
     study = seedbed.run(task=eval("lambda seed: seed"), seed=0, quiet=True)
     assert read_environment(Folder(study.path))["repositories"][0]["commit"] == git("rev-parse", "HEAD")
