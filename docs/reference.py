@@ -14,7 +14,9 @@ import yaml
 
 from runner.analysis.comparison import Comparison, compare_studies
 from runner.analysis.load import read_study
+from runner.analysis.study import Study
 from runner.config.settings import Settings
+from runner.notebook import run
 from tasks import porting
 from tasks.porting import checkpoints
 from tasks.training import files, splits, synthetic
@@ -55,10 +57,14 @@ LEFT_OUT = {
 """What optax has besides, and why it does not ship."""
 
 
+def format_default(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(list(value) if isinstance(value, tuple) else value)
+
+
 def describe_settings() -> str:
     rows = [
         f"| `{setting.name}` | `{str(setting.metadata['values']).replace('|', '&#124;')}` "
-        f"| `{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}` "
+        f"| `{format_default(setting.default)}` "
         f"| {setting.metadata['help']} |"
         for setting in fields(Settings)
     ]
@@ -88,12 +94,20 @@ def describe_function(name: str, function: object) -> str:
     return f"## `{name}`\n\n```text\n{name}{signature}\n```\n\n{doc}\n"
 
 
+def describe_member(owner: str, name: str) -> str:
+    member = getattr(Study, name)
+    return f"### `{owner}.{name}`\n\n{inspect.getdoc(getattr(member, 'func', member))}\n"
+
+
 def describe_python() -> str:
     library = [describe_function(f"{f.__module__.rpartition('.')[2]}.{f.__name__}", f) for f in PORTING]
     return "\n".join(
         [
             "# Python interface",
             "\nGenerated from the docstrings.\n",
+            describe_function("runner.run", run),
+            f"## `runner.Study`\n\n{inspect.getdoc(Study)}\n",
+            *(describe_member("Study", name) for name in ("frame", "programs", "compare")),
             describe_function("runner.read", read_study),
             describe_function("runner.compare_studies", compare_studies),
             f"## `Comparison`\n\n{inspect.getdoc(Comparison)}\n",

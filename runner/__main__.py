@@ -11,6 +11,7 @@ from runner.config.messages import ERRORS, exit_status, explain_error
 from runner.errors import StudyInterruptedError
 from runner.output import guard_output, print_error
 from runner.pipeline import run_call
+from runner.terminal import warn_of_clash
 
 
 def main() -> None:
@@ -40,7 +41,8 @@ def leave(error: Exception, *, show_traceback: bool = False) -> NoReturn:
     if show_traceback:
         traceback.print_exception(error)
     notes = getattr(error, "__notes__", ())  # where in the user's own files it arose
-    print_error("\n".join([explain_error(error), *notes]))
+    print_error("\n".join([explain_error(error), *notes]), getattr(error, "command", ""))
+    warn_of_clash()
     sys.exit(exit_status(error))
 
 

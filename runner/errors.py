@@ -1,13 +1,24 @@
 """The errors that end a command, each with its exit status."""
 
+from typing import Self
+
 TRACEBACK = "Traceback (most recent call last):"
 """How Python begins a traceback; XLA passes the one of a callback on as text."""
 
 
 class SeedbedError(Exception):
-    """Base of the errors that end a command; `exit_status` is the status of the process."""
+    """Base of the errors that end a command; `exit_status` is the status of the process.
+
+    `command` is what its message ends with, where that is a command to be copied.
+    """
 
     exit_status = 1
+    command = ""
+
+    def with_command(self, command: str) -> Self:
+        """The error with the command that its message ends with."""
+        self.command = command
+        return self
 
 
 class InvalidInputError(SeedbedError):

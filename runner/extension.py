@@ -73,8 +73,9 @@ def open_extensible(folder: Folder, *, accept: bool = False) -> Iterator[Extensi
             terminal.print_warning(line)
         check_fingerprint(folder, recalled, open_saved_study(folder), accept=accept)
         environment = read_environment(folder)
-        origin = tuple(environment["command"]) if environment else UNKNOWN
-        yield Extensible(folder, replace(recalled, call=replace(recalled.call, origin=origin)), accept)
+        command = tuple(environment["command"]) if environment else UNKNOWN
+        call = replace(recalled.call, origin=replace(recalled.call.origin, study=command))
+        yield Extensible(folder, replace(recalled, call=call), accept)
 
 
 def check_fingerprint(folder: Folder, recalled: RecalledCall, saved: SavedStudy, *, accept: bool) -> None:

@@ -1,12 +1,14 @@
 """Standard output of the commands, which may be closed, full, or unable to encode what is written."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from runner.errors import SeedbedError
+from runner.layout import wrap_words
 from runner.plan.texts import escape_controls
 
 CLOSED_PIPE = 141
@@ -80,10 +82,23 @@ def _leave(failure: OSError) -> NoReturn:
     sys.exit(CLOSED_PIPE)
 
 
-def print_error(message: str) -> None:
-    """Prints a message on standard error."""
+def print_error(message: str, command: str = "") -> None:
+    """Prints a message on standard error; `command` is its end, which a terminal shows in a line of its own."""
     with suppress(OSError):
-        print(f"error: {escape_controls(message, keep=chr(10))}", file=sys.stderr)
+        print(fit_message(f"error: {escape_controls(message, keep=chr(10))}", command), file=sys.stderr)
+
+
+def fit_message(message: str, command: str = "") -> str:
+    """A message for standard error: on a terminal its lines are broken between words, elsewhere it is one line.
+
+    A command at its end stays whole, so that it can be copied.
+    """
+    if not sys.stderr.isatty():
+        return message
+    width = shutil.get_terminal_size().columns
+    head = message.removesuffix(command).rstrip() if command else message
+    lines = [wrap_words(line, width) for line in head.split("\n")]
+    return "\n".join([*lines, *([f"  {command}"] if command and message.endswith(command) else [])])
 
 
 def run_command(execute: Callable[[], None]) -> None:
@@ -92,7 +107,7 @@ def run_command(execute: Callable[[], None]) -> None:
         try:
             execute()
         except (SeedbedError, OSError) as error:
-            print_error(_explain(error))
+            print_error(_explain(error), getattr(error, "command", ""))
             sys.exit(error.exit_status if isinstance(error, SeedbedError) else 2)
         except KeyboardInterrupt:
             print_error("interrupted")

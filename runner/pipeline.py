@@ -10,8 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +26,14 @@ from runner.execution.signals import catch_signals
 from runner.execution.summary import Summary, add_block, add_parts, add_saved_runs, empty_summary
 from runner.plan.pending import Block, PendingRuns
 from runner.storage.checkpoints import format_replay
-from runner.storage.environment import collect_environment, format_command, format_words, write_environment
+from runner.storage.environment import (
+    annotate_study,
+    collect_environment,
+    format_command,
+    format_words,
+    read_environment,
+    write_environment,
+)
 from runner.storage.fingerprint import Fingerprint, Mismatch, find_mismatch, take_fingerprint
 from runner.storage.folder import (
     Folder,
@@ -41,6 +49,7 @@ from runner.storage.manifest import Manifest, accept_changes, format_manifest, r
 from runner.storage.merge import open_saved_study
 from runner.storage.programs import format_programs, read_programs
 from runner.storage.reader import count_reasons, read_run
+from runner.storage.repositories import describe_repositories
 from runner.storage.run_index import RunIndex
 from runner.storage.saved import SavedStudy, read_saved_study, record_end
 
@@ -84,8 +93,8 @@ class Outcome:
     missing: str | None = None
 
 
-def run_call(path: Path, read_call: Callable[[], Call]) -> None:
-    """Runs the call that `read_call` returns in the folder at `path`.
+def run_call(path: Path, read_call: Callable[[], Call]) -> Folder:
+    """Runs the call that `read_call` returns in the folder at `path`, and returns the folder of its study.
 
     Raises InvalidInputError for usage errors, StudyFailedError if runs are left without a result, and
     StudyInterruptedError if a signal ended the study.
@@ -95,22 +104,20 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
         terminal.print_warning(line)
     if call.shard:
         run_shard(call, folder, call.shard)
-    else:
-        run_study(call, folder)
+        return folder
+    return run_study(call, folder)
 
 
-def run_study(call: Call, folder: Folder) -> None:
-    """Opens the study, traces and executes what it lacks, and summarizes all of it; a fork runs in another folder."""
+def run_study(call: Call, folder: Folder) -> Folder:
+    """Opens the study, traces and executes what it lacks, and summarizes all of it; a fork runs in another folder.
+
+    Returns the folder in which it ran.
+    """
     with lock_folder(folder):
         study = open_study(call, folder)
-        if study is not None and study.is_complete and not call.settings.dry_run:
-            return summarize(call, study, summarize_saved(call, study))
         if study is not None:
-            schedule = trace_pending(call, study)
-            warn_of_shortages(call, folder, schedule)
-            if call.settings.dry_run:
-                return preview(call, schedule)
-            return summarize(call, study, execute_pending(call, study, schedule))
+            _run_opened(call, study)
+            return folder
     fork = fork_folder(folder)
     try:
         return run_study(call, fork)
@@ -130,11 +137,24 @@ def extend_study(call: Call, folder: Folder) -> None:
         execute_pending(call, study, schedule)
 
 
+def _run_opened(call: Call, study: Study) -> None:
+    if study.is_complete and not call.settings.dry_run:
+        summarize(call, study, summarize_saved(call, study))
+        return
+    schedule = trace_pending(call, study)
+    warn_of_shortages(call, study.saved.folder, schedule)
+    if call.settings.dry_run:
+        preview(call, schedule)
+    else:
+        summarize(call, study, execute_pending(call, study, schedule))
+
+
 def summarize_saved(call: Call, study: Study) -> Outcome:
-    """The outcome of a call whose runs all have a row already."""
+    """The outcome of a call whose runs all have a row already; what its user has noted is recorded."""
     assert study.saved.manifest is not None
     folder, manifest = study.saved.folder, study.saved.manifest
     summary, outputs = _summarize_saved(call, study.saved, study.index, manifest), None
+    annotate_study(folder, call.settings.note, call.settings.tags)
     if call.plan.runs == 1:
         number = study.saved.find_numbers(study.index)[0]
         outputs = read_run(folder, manifest, number) or None
@@ -174,7 +194,8 @@ def run_shard(call: Call, folder: Folder, shard: ShardJob) -> None:
     prepare_jax(call)
     from runner.execution.shards import execute_part
 
-    with end_with(shard.caller, folder.stop_request), catch_signals() as get_signal:
+    is_guest = call.origin.is_guest and shard.is_in_caller()
+    with end_with(shard.caller, folder.stop_request), catch_signals(is_guest=is_guest) as get_signal:
 
         def stop() -> bool:
             return bool(get_signal()) or shard.is_orphaned()
@@ -305,13 +326,22 @@ def execute_pending(call: Call, study: Study, schedule: "Schedule") -> Outcome:
     )
     write_file(folder.manifest, format_manifest(manifest))
     devices = [] if is_elsewhere(call) else program.describe_devices() * len(schedule.devices)
-    write_environment(folder, collect_environment(devices, call.origin))
+    write_environment(folder, describe_call(call, folder, devices))
     write_config(folder, call.config_files)
     is_here = call.launcher is None and not saved.part_spans
     try:
         return (_execute_here if is_here else _execute_shards)(call, study, schedule, manifest)
     finally:
         record_end(folder)
+
+
+def describe_call(call: Call, folder: Folder, devices: Sequence[str]) -> dict[str, Any]:
+    """What `environment.json` has about a call that executes runs; notes and tags of earlier calls stay."""
+    known, settings = read_environment(folder) or {}, call.settings
+    note, tags = settings.note or known.get("note"), settings.tags or known.get("tags")
+    environment = collect_environment(devices, call.origin.command, call.origin.study)
+    environment |= {name: value for name, value in (("note", note), ("tags", list(tags or ()))) if value}
+    return environment | {"repositories": describe_repositories(call.plan)}
 
 
 def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Manifest) -> Outcome:
@@ -324,7 +354,8 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
     folder, progress, outputs = study.saved.folder, begin_progress(schedule), None
     sample = choose_sample(schedule, call.settings.verify or 0)
     summary = _summarize_saved(call, study.saved, study.index, manifest)
-    with catch_signals(announce_stop) as get_signal, terminal.show_progress(schedule.runs) as advance:
+    stop = catch_signals(partial(announce_stop, call), is_guest=call.origin.is_guest)
+    with stop as get_signal, terminal.show_progress(schedule.runs) as advance:
         for result in execute_schedule(schedule, manifest.columns, folder, get_signal, terminal.print_warning):
             summary = add_block(summary, result.block, result.outputs)
             progress, sample, outputs = progress.add(result), sample.add(result), result.outputs
@@ -332,7 +363,7 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
         verified, number = verify_sample(sample, get_signal), get_signal()
     write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
     if number and progress.runs < schedule.runs:
-        raise _interrupted(number, progress.runs, schedule, folder, call.origin)
+        raise _interrupted(call, number, progress.runs, schedule, folder)
     if study.repeated:  # their earlier rows count no more
         summary = _summarize_saved(call, read_saved_study(folder), study.index, manifest)
     failures = _count_failures(folder) if study.saved.rows else progress.failures
@@ -354,7 +385,7 @@ def _execute_shards(call: Call, study: Study, schedule: "Schedule", manifest: Ma
     merged = open_saved_study(folder)
     left = sum(map(len, merged.find_pending(plan, study.index).spans))
     if left and number:
-        raise _interrupted(number, schedule.runs - left, schedule, folder)
+        raise _interrupted(call, number, schedule.runs - left, schedule, folder)
     if left or whole is None:
         whole = _summarize_saved(call, merged, study.index, manifest)
     missing = f"{left:,} of {schedule.runs:,} runs are missing{f': {problems[0]}' if problems else ''}"
@@ -383,9 +414,10 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
 
     def stop_shards() -> None:
         folder.stop_request.touch()
-        announce_stop()
+        announce_stop(call)
 
-    with catch_signals(stop_shards) as get_signal, terminal.show_progress(schedule.runs) as advance:
+    stop = catch_signals(stop_shards, is_guest=call.origin.is_guest)
+    with stop as get_signal, terminal.show_progress(schedule.runs) as advance:
         if call.launcher is None:
             accept, verify = call.settings.on_mismatch is OnMismatch.ACCEPT, call.settings.verify
             for span in spans:
@@ -407,9 +439,10 @@ def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int |
         return get_signal(), problems
 
 
-def announce_stop() -> None:
+def announce_stop(call: Call) -> None:
     """Says what a signal does, and what the next one will."""
-    terminal.print_at_once("stopping after the blocks under way; a second Ctrl-C or SIGTERM ends the call at once")
+    again = "Ctrl-C" if call.origin.is_guest else "Ctrl-C or SIGTERM"
+    terminal.print_at_once(f"stopping after the blocks under way; a second {again} ends the call at once")
 
 
 def summarize(call: Call, study: Study, outcome: Outcome) -> None:
@@ -431,9 +464,10 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         if command := format_replay(folder, require_manifest(folder.manifest)):
             terminal.print_line(f"keep the best run: {command}")
     if outcome.missing:
-        raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(folder)}")
+        command = _format_call(call, folder)
+        raise StudyFailedError(f"{outcome.missing}; resume with: {command}").with_command(command)
     if outcome.failures:
-        raise StudyFailedError(_describe_failures(outcome.failures, study))
+        raise _explain_failures(call, outcome.failures, study)
 
 
 def _print_verification(folder: Folder) -> None:
@@ -443,24 +477,23 @@ def _print_verification(folder: Folder) -> None:
     terminal.print_line(describe_verification([dict(zip(header, row, strict=True)) for row in rows]))
 
 
-def _describe_failures(failures: Counter[str], study: Study) -> str:
+def _explain_failures(call: Call, failures: Counter[str], study: Study) -> StudyFailedError:
     """How many runs of the study have failed, why most of them did, and how they are executed once more."""
     runs = study.saved.rows + sum(study.pending.counts)
     reason, _ = failures.most_common(1)[0]
     others = f" (and {len(failures) - 1:,} other reasons)" if len(failures) > 1 else ""
-    again = f"execute them once more with: {_format_call(study.saved.folder)} retry=failed"
-    return f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; {again}"
+    command = f"{_format_call(call, study.saved.folder)} retry=failed"
+    message = f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; execute them once more with"
+    return StudyFailedError(f"{message}: {command}").with_command(command)
 
 
-def _interrupted(
-    number: int, done: int, schedule: "Schedule", folder: Folder, origin: Sequence[str] = ()
-) -> StudyInterruptedError:
-    again = format_words(sys.orig_argv) if origin else _format_call(folder)
-    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {again}"
-    return StudyInterruptedError(number, message)
+def _interrupted(call: Call, number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
+    command = format_words(call.origin.command) if call.origin.study else _format_call(call, folder)
+    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {command}"
+    return StudyInterruptedError(number, message).with_command(command)
 
 
-def _format_call(folder: Folder) -> str:
+def _format_call(call: Call, folder: Folder) -> str:
     """This call as one would type it to go on with its study."""
-    arguments = [argument for argument in sys.orig_argv if not argument.startswith(("study=", "retry="))]
+    arguments = [argument for argument in call.origin.command if not argument.startswith(("study=", "retry="))]
     return format_words([*arguments, f"study={folder.path.name}"])

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,7 +18,10 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from runner.distributions import describe_clash
+from runner.jupyter import NotebookProgress, find_display
 from runner.layout import LEAST_ROOM, TIE, Column, format_lines, lay_out, measure, stack_rows, wrap_words
+from runner.output import fit_message
 from runner.plan.texts import escape_controls
 
 if TYPE_CHECKING:  # a summary imports pandas, which a list of studies need not
@@ -32,6 +37,8 @@ SHOWN_CATEGORIES = 3
 """Categories of a point whose runs a printed summary counts."""
 UNLIMITED = 100_000
 """The width of a file or a pipe: lines there have whatever length they need."""
+NOTEBOOK_COLUMNS = 100
+"""The width of a cell's output, which a notebook would wrap within words."""
 STDERR = 2
 """The file descriptor of standard error."""
 MANY_ROWS = 100
@@ -46,12 +53,31 @@ class Advance(Protocol):
     def __call__(self, runs: int) -> None: ...
 
 
+_is_muted = ContextVar("is_muted", default=False)
+
+
+@contextmanager
+def mute() -> Iterator[None]:
+    """Prints nothing on standard output while the context is open; warnings are printed."""
+    token = _is_muted.set(True)
+    try:
+        yield
+    finally:
+        _is_muted.reset(token)
+
+
 def open_console() -> Console:
     """A console on standard output; off a terminal, lines have the width of `COLUMNS`, or whatever they need."""
-    terminal = Console(highlight=False, markup=False, emoji=False)
+    options: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "quiet": _is_muted.get()}
+    terminal = Console(force_jupyter=False, **options)
     if terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         return terminal
-    return Console(highlight=False, markup=False, emoji=False, width=UNLIMITED)
+    return Console(force_jupyter=False, width=NOTEBOOK_COLUMNS if find_display() else UNLIMITED, **options)
+
+
+def format_command(words: Sequence[str]) -> str:
+    """A command as one would type it."""
+    return shlex.join(words)
 
 
 def format_value(value: Any) -> str:
@@ -277,15 +303,24 @@ def print_prose(text: str) -> None:
 def print_warning(line: str) -> None:
     """Prints a line on standard error about something that is not as it should be, and does not matter to results."""
     with suppress(OSError):
-        print(f"warning: {line}", file=sys.stderr)  # a progress bar takes it from the stream, and moves below it
+        print(fit_message(f"warning: {line}"), file=sys.stderr)  # a progress bar takes it, and moves below it
+
+
+def warn_of_clash() -> None:
+    """Prints a line if another distribution has replaced files of Seedbed, or may have: it explains what fails."""
+    if line := describe_clash():
+        print_warning(line)
 
 
 def print_at_once(line: str) -> None:
     """Prints a line on standard error from the handler of a signal, which may interrupt another print.
 
     It does not use the stream, which is not reentrant. On a terminal the cursor is shown again, which a progress bar
-    has hidden: the next signal may end the process without another word.
+    has hidden: the next signal may end the process without another word. A notebook shows only what goes to the stream.
     """
+    if find_display():
+        print(line, file=sys.stderr)
+        return
     text = f"\r\x1b[K{line}\n\x1b[?25h" if os.isatty(STDERR) else f"{line}\n"
     with suppress(OSError):
         os.write(STDERR, text.encode())
@@ -300,10 +335,14 @@ class RunsPerSecond(ProgressColumn):
 
 @contextmanager
 def show_progress(runs: int) -> Iterator[Advance]:
-    """Shows a bar with runs per second and remaining time, on a terminal only; yields the function to advance it."""
-    err = Console(stderr=True)
+    """Shows a bar with runs per second and remaining time, on a terminal and in a notebook; yields its `advance`."""
+    if (display := find_display()) and not _is_muted.get():
+        yield NotebookProgress(runs, display).advance
+        return
+    err = Console(stderr=True, force_jupyter=False)
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), RunsPerSecond(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    is_shown = err.is_terminal and not _is_muted.get()
+    with Progress(*columns, console=err, disable=not is_shown, transient=True) as bar:
         task = bar.add_task("runs", total=runs)
 
         def advance(runs: int) -> None:

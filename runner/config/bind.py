@@ -217,6 +217,11 @@ def _build_object(owner: str, text: str) -> Built:
     return Built(text, build_object(owner, json.loads(text)))
 
 
+def forget_objects() -> None:
+    """Lets the objects of `_target_` be built again, because what builds them may have changed."""
+    _build_object.cache_clear()
+
+
 def _build_axis(base: Base, keys: Zip) -> Axis:
     """The axis of some keys with each combination of their values once."""
     columns = {key.key: _build_column(base, key) for key in keys}

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import hydra
@@ -26,13 +26,31 @@ from runner.errors import InvalidInputError
 from runner.plan.segments import Plan
 
 
+def describe_process() -> tuple[str, ...]:
+    """The command of this process as one would type it: that of a console script without Python and its folder."""
+    script = Path(sys.orig_argv[1]).name if len(sys.orig_argv) > 1 else ""
+    return (script, *sys.orig_argv[2:]) if script == "seedbed" else tuple(sys.orig_argv)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a call comes from: its command as one would type it, and whether it shares the process with other code.
+
+    A call that is a guest leaves the process, and its handling of SIGTERM, to its host: a notebook, a script, a test.
+    `study` is the command of the study where another one extends it; empty where `command` is that of the study.
+    """
+
+    command: tuple[str, ...] = field(default_factory=describe_process)
+    is_guest: bool = False
+    study: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Call:
     """What one call of the command asks for.
 
     `config_files` are the texts of `.hydra/` by file name. `launcher` executes a sweep in shards, and `shard` is set
-    in the jobs that it starts. `warnings` are lines for the terminal. `origin` is the command of the study where
-    another one extends it; empty where the process's own is the command of the study.
+    in the jobs that it starts. `warnings` are lines for the terminal.
     """
 
     plan: Plan
@@ -42,15 +60,19 @@ class Call:
     launcher: ShardLauncher | None = None
     shard: ShardJob | None = None
     warnings: tuple[str, ...] = ()
-    origin: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
 
-def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
+def run_application(
+    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], object], origin: Origin | None = None
+) -> Path | None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 
     A sweep calls it once, too, or once in each job of a launcher. `execute` calls `read_call()` for the checked call.
+    Returns the folder that the call was given, None if each job of a foreign sweeper has its own.
     Raises SeedbedError, HydraException, OmegaConfBaseException or OSError. Folders that stay empty are removed.
     """
+    origin = origin or Origin()
     help_text.register_resolvers()
     register_sources()
     is_executing = False
@@ -62,15 +84,16 @@ def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[
         share_tasks()
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            execute(folder, lambda: read_call(config, folder, launcher))
+            execute(folder, lambda: replace(read_call(config, folder, launcher), origin=origin))
         except ERRORS as error:
             if HydraConfig.get().mode is RunMode.RUN:
                 raise EscapeError(error) from error
             raise
 
     try:
-        with _set_arguments(arguments), remove_unused_folders():
+        with _set_arguments(arguments), remove_unused_folders() as claimed:
             application()
+            return claimed[-1] if claimed else None
     except EscapeError as escape:
         raise escape.error from escape.error.__cause__
     except ERRORS:

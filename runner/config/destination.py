@@ -20,6 +20,8 @@ SWEEPER = "hydra_plugins.seedbed.grid.GridSweeper"
 
 _made: list[Path] = []
 """The folders that this call has made. Hydra constructs the callback itself, so that the callback cannot hold them."""
+_claimed: list[Path] = []
+"""The folder that this call was given for its study."""
 
 
 class EscapeError(BaseException):
@@ -61,11 +63,15 @@ def _escape_errors() -> Iterator[None]:
 
 
 @contextmanager
-def remove_unused_folders() -> Iterator[None]:
-    """Removes at the end the folders that the call has made and not used, with those above them."""
+def remove_unused_folders() -> Iterator[list[Path]]:
+    """Removes at the end the folders that the call has made and not used, with those above them.
+
+    Yields the list to which the folder of the study is added when the call is given one.
+    """
     _made.clear()
+    _claimed.clear()
     try:
-        yield
+        yield _claimed
     finally:
         for path in reversed(_made):
             with suppress(OSError):  # not empty, or removed already
@@ -98,6 +104,7 @@ def claim_folder(config: DictConfig, key: str) -> Path:
             config.study = f"{study}-{number}"
         folder = Path(str(OmegaConf.select(config, key)))
         if _make_folder(folder) or is_named or folder.name != config.study:
+            _claimed.append(folder)
             return folder
     raise AssertionError
 

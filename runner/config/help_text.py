@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.settings import Settings
 from runner.errors import InvalidInputError
 
-COLUMNS = 96
-"""Width of the text."""
-LONGEST = 40
+COLUMNS = 79
+"""Width of the text, so that it fits a terminal of 80 columns."""
+LONGEST = 34
 """Characters of a sweep's values that are shown."""
 
 

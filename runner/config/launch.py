@@ -112,6 +112,10 @@ class ShardJob:
         if self.gpus:
             os.environ[VISIBLE_GPUS] = ",".join(self.gpus)
 
+    def is_in_caller(self) -> bool:
+        """Whether it runs in the process that waits for it."""
+        return self.caller is not None and self.caller.is_here() and self.caller.process == os.getpid()
+
     def is_orphaned(self) -> bool:
         """Whether the process that waits for the shard is gone."""
         return self.caller is not None and self.caller.is_gone()

@@ -54,8 +54,9 @@ Zip = tuple[SweptKey, ...]
 def build_sweep_overrides(loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any]) -> list[str]:
     """The overrides of the one job that runs a whole sweep.
 
-    Overrides that do not sweep are passed on. Of each swept config group the first option is selected, and the sweep
-    itself is passed as strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys,
+    Overrides that do not sweep are passed on. Of each swept config group the first option is selected, a swept key that
+    the sweep adds to the config (`+rate=0.1,0.2`) is added with its first value, and the sweep itself is passed as
+    strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys,
     or a list of such lists. Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
     last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
@@ -65,10 +66,17 @@ def build_sweep_overrides(loader: ConfigLoader, overrides: Sequence[str], zipped
     lines = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     axes = [str(override.input_line) for override in last.values() if override.is_sweep_override()]
     zips = _normalize_zips(zipped)
-    groups = [key.select_option(0) for keys in parse_sweep(loader, axes, zips) for key in keys if key.is_group]
+    swept = [key for keys in parse_sweep(loader, axes, zips) for key in keys]
+    groups = [key.select_option(0) for key in swept if key.is_group]
+    groups += [_add_first(last[f"{key.prefix}{key.key}"]) for key in swept if key.prefix and not key.is_group]
     quoted_axes = ",".join(map(quote, axes))
     quoted_zips = ",".join(f"[{','.join(map(quote, names))}]" for names in zips)
     return [*lines, *groups, f"sweep.axes=[{quoted_axes}]", f"sweep.zip=[{quoted_zips}]"]
+
+
+def _add_first(override: Override) -> str:
+    """The override that adds a swept key to the config, with the first of its values."""
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
 def check_key(key: str) -> None:

@@ -88,6 +88,20 @@ def _check_mismatch(name: str, value: Any) -> OnMismatch:
     return OnMismatch(value)
 
 
+def _check_note(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str | int | float):
+        raise InvalidInputError(f"{name} must be a text, got {value!r}")
+    return None if value is None else str(value)
+
+
+def _check_tags(name: str, value: Any) -> tuple[str, ...]:
+    """Words; a single one needs no list."""
+    given = [value] if isinstance(value, str | int | float) else value
+    if not isinstance(given, ListConfig | list) or not all(isinstance(tag, str | int | float) for tag in given):
+        raise InvalidInputError(f"{name} must be a list of words, such as [baseline,paper], got {value!r}")
+    return tuple(dict.fromkeys(map(str, given)))
+
+
 def _check_retry(name: str, value: Any) -> Status | None:
     if value is not None and value not in (Status.FAILED, Status.NONFINITE):
         raise InvalidInputError(f"{name} must be failed or nonfinite, got {value!r}")
@@ -188,6 +202,10 @@ class Settings:
         f"of values that are neither floats nor seeds, or {MOST_VALUES:,} floats along an axis",
         _check_flag,
     )
+    note: str | None = _setting(
+        None, "TEXT", "a sentence about the study, kept in `environment.json` and shown in the report", _check_note
+    )
+    tags: tuple[str, ...] = _setting((), "[A,B]", "words by which the study is found again, kept likewise", _check_tags)
     report: bool = _setting(
         False, "true", "write report.html, the comparison across seeds as one page, beside the table", _check_flag
     )
@@ -215,6 +233,23 @@ def read_settings(config: Mapping[str, Any] | DictConfig) -> Settings:
     return Settings(**{s.name: s.metadata["check"](s.name, config[s.name]) for s in fields(Settings)})
 
 
+FUNCTION = "function"
+"""The task that is any function: `task=function task._target_=my_lab.decay +rate=0.1`."""
+
+_PARTS = ("_target_", "outputs", "metrics", "eager", "traced", "check", "shared")
+
 ConfigStore.instance().store(
-    name="settings", node={setting.name: setting.default for setting in fields(Settings)}, provider="seedbed"
+    name="settings",
+    node={
+        setting.name: list(setting.default) if isinstance(setting.default, tuple) else setting.default
+        for setting in fields(Settings)
+    },
+    provider="seedbed",
+)
+ConfigStore.instance().store(
+    group="task",
+    name=FUNCTION,
+    node={"task": {"name": FUNCTION, **dict.fromkeys(_PARTS)}},
+    package="_global_",
+    provider="seedbed",
 )

@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from runner.contract.held import find_home, is_held
 from runner.contract.imports import import_object
 from runner.contract.signature import MISSING, Declared, plain_types, read_declaration
+from runner.contract.source import find_definition
 from runner.contract.targets import check_object, check_target
 from runner.errors import InvalidInputError, describe_error
 
@@ -195,6 +198,18 @@ def load_function(task: Task) -> Callable[..., Any]:
     return function
 
 
+def find_file(task: Task) -> Path | None:
+    """The file that a task's function is defined in; None if there is none, as for a function of a notebook."""
+    definition = None if is_held(task.target) else find_definition(task.target)
+    if definition is not None:
+        return definition.source.path
+    function = load_function(task)
+    if is_held(task.target):
+        return find_home(function)
+    file = getattr(inspect.getmodule(function), "__file__", None)
+    return Path(file) if file else None
+
+
 def check_values(task: Task, values: Mapping[str, Any]) -> None:
     """Calls the task's own check of values, by name; traced numbers are arrays `(values,)` of all that a study has.
 
@@ -249,7 +264,8 @@ def _import_function(owner: str, target: str) -> Callable[..., Any]:
     if not callable(function) or isinstance(function, type | ModuleType):
         kind = "class" if isinstance(function, type) else type(function).__name__
         raise InvalidInputError(f"{owner}: {target!r} is not a function but a {kind}")
-    check_object(owner, target, function, is_task=True)
+    if not is_held(target):  # one that was handed over as an object has no path to be suspicious of
+        check_object(owner, target, function, is_task=True)
     return function
 
 

@@ -133,7 +133,7 @@ def open_tracked(request: Request) -> TrackedStudy:
 
 def write_study_report(study: TrackedStudy, folder: Path) -> Path:
     """Writes the report of the comparison into a folder."""
-    from runner.analysis.report import write_report  # matplotlib and plotly take seconds to import
+    from runner.analysis.page.document import write_report
 
     return write_report(study.comparison, folder / study.request.folder.report.name)
 

@@ -57,6 +57,12 @@ def build_dataset(owner: str, text: str) -> Any:
     return build_object(owner, json.loads(text))
 
 
+def forget_datasets() -> None:
+    """Lets datasets be built again, because what builds them may have changed."""
+    _describe.cache_clear()
+    build_dataset.cache_clear()
+
+
 def list_arrays(owner: str, tree: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of a tree of tuples, lists, dicts and dataclasses, with their paths, in a fixed order.
 

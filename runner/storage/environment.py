@@ -17,6 +17,8 @@ from runner.storage.folder import Folder, write_file
 from runner.storage.schema import ListOf, MappingOf, Record, check_types
 
 LIBRARIES = ("seedbed", "jax", "jaxlib", "flax", "numpy", "hydra-core", "omegaconf", "pyarrow", "optax")
+SHOWN_DIFF = 20_000
+"""Characters of a diff in a report."""
 
 _SCHEMA = Record(
     {"command": ListOf(str, least=1)},
@@ -28,20 +30,25 @@ _SCHEMA = Record(
         "shards": ListOf(Record({"host": str, "devices": ListOf(str), "versions": MappingOf(str)})),
         "note": str,
         "tags": ListOf(str),
+        "repositories": ListOf(Record({"commit": (str, type(None)), "dirty": (bool, type(None))}, {"diff": str})),
     },
 )
 """The types of what is read again."""
 
 
-def collect_environment(devices: Iterable[str], origin: Sequence[str] = ()) -> dict[str, Any]:
-    """The environment of this process as JSON values; `devices` are the kinds of its devices.
+def collect_environment(
+    devices: Iterable[str], command: Sequence[str] = (), study: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The environment of this process as JSON values.
 
-    `origin` is the command of the study if this process extends it by another one, which is recorded beside it then.
+    `devices` are the kinds of its devices, `command` is that of the call, by default the one of this process. `study`
+    is the command of the study if this call extends it by another one, which is recorded beside it then.
     """
+    own = list(command or sys.orig_argv)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(origin) or sys.orig_argv,
-        **({"extended_by": sys.orig_argv} if origin else {}),
+        "command": list(study) or own,
+        **({"extended_by": own} if study else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
@@ -66,6 +73,27 @@ def read_environment(folder: Folder) -> dict[str, Any] | None:
     except (ValueError, TypeError, OSError) as error:
         raise InvalidInputError(f"{folder.environment} is damaged ({error}); delete it") from error
     return environment
+
+
+def list_repositories(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The Git repositories of an environment as one mapping from a label for people to a text; long diffs are cut."""
+    entries: dict[str, str] = {}
+    for state in environment.get("repositories", ()):
+        label, names = "code of " + ", ".join(state.get("tasks", ())), ("commit", "branch", "root", "diff")
+        entries |= {f"{label}: {name}": state[name] for name in names if state.get(name)}
+        if len(diff := state.get("diff", "")) > SHOWN_DIFF:
+            entries[f"{label}: diff"] = f"{diff[:SHOWN_DIFF]}\n… the rest is in environment.json"
+        if state["dirty"] is not None:
+            entries[f"{label}: state"] = "changed since the commit" if state["dirty"] else "as committed"
+    return entries
+
+
+def annotate_study(folder: Folder, note: str | None, tags: Sequence[str]) -> None:
+    """Records a note and tags of a call that executes nothing, if it has any, in `environment.json`."""
+    given = {name: value for name, value in (("note", note), ("tags", list(tags))) if value}
+    environment = read_environment(folder) if given else None
+    if environment is not None and {**environment, **given} != environment:
+        write_environment(folder, {**environment, **given})
 
 
 def format_command(folder: Folder) -> str:

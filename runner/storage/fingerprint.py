@@ -1,7 +1,6 @@
 """The fingerprint of a study: what its results depend on and no column of its table has."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.contract.code import collect_sources
+from runner.contract.held import is_held
+from runner.contract.object_code import read_code
 from runner.contract.source import find_definition
-from runner.contract.task import Built, Task, load_function
+from runner.contract.task import Built, Task, find_file, load_function
 from runner.plan.datasets import Dataset
 from runner.plan.descriptions import leave_out
 from runner.plan.segments import Plan, Segment
@@ -205,11 +206,12 @@ def identify_code(task: Task) -> str:
 
 def _digest_code(task: Task) -> str:
     """A digest of the source of the task's module, and of the modules beside it or of its package that it uses."""
+    if is_held(task.target):
+        return _digest(read_code(load_function(task)))
     definition = find_definition(task.target)
     if definition is None:  # a module that no file on the path has
-        home = inspect.getmodule(load_function(task))
-        file = getattr(home, "__file__", None)
-        return _digest(Path(file).read_bytes() if file else b"")
+        file = find_file(task)
+        return _digest(file.read_bytes() if file else b"")
     sources = collect_sources(definition.source)
     return _digest(b"\0".join(sources[name].content for name in sorted(sources)))
 

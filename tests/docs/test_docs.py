@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import re
 import runpy
 import shlex
@@ -23,7 +24,13 @@ def mark(page):
 
 ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
 """Commands that make an environment, or are a test or a step of their own."""
-EXAMPLES = ("runner.analysis.load", "runner.analysis.comparison", "tasks.porting.layers", "tasks.porting.variables")
+EXAMPLES = (
+    "runner.notebook",
+    "runner.analysis.load",
+    "runner.analysis.comparison",
+    "tasks.porting.layers",
+    "tasks.porting.variables",
+)
 """Modules whose docstrings have examples."""
 BLOCK = re.compile(r"(?:`([\w/]+\.(?:py|yaml))`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
@@ -109,6 +116,26 @@ def test_the_examples_of_docstrings_are_executed(run):
         result = doctest.testmod(importlib.import_module(name))
         assert result.attempted > 1, name
         assert result.failed == 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:(zmq|tornado|jupyter_client|nbclient|nbformat|traitlets).*")
+def test_the_notebook_is_executed(tmp_path, monkeypatch):
+    """In a kernel of its own, which has the same Python."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    assert len(notebook.cells) == 12
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [json.dumps(cell.get("outputs", [])) for cell in notebook.cells]
+    assert "python -m runner -m task=mixed_train lr=0.01,0.1" in shown[1]
+    assert "200 of 200 runs" in shown[1]
+    assert "<strong>tour</strong>: 200 runs" in shown[1]
+    assert "300 runs in outputs/tour/results.csv, 200 of them already there" in shown[5]
+    assert "is another study: code of task decay was" in shown[8]
+    assert re.search(r"interrupted after [\d,]+ of 20,000 runs; resume with: ", shown[10])
+    assert (tmp_path / "outputs" / "slow" / "results.csv").stat().st_size > 1000
 
 
 def check_numbers(shown, printed):

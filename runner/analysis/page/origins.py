@@ -14,7 +14,7 @@ from runner.analysis.formats import count_things, format_value
 from runner.analysis.load import STATUS_CODES
 from runner.analysis.tables import Table
 from runner.plan.status import Status
-from runner.storage.environment import format_command, read_environment
+from runner.storage.environment import format_command, list_repositories, read_environment
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest
 from runner.storage.programs import read_programs
@@ -48,7 +48,9 @@ def describe_study(folder: Folder, manifest: Manifest) -> Origin:
     environment = read_environment(folder) or {}
     entries = {**manifest.fingerprint.describe()}
     entries |= {f"accepted ({i})": line for i, line in enumerate(manifest.accepted, 1)}
-    entries |= {name: environment[name] for name in ("started", "python", "devices") if environment.get(name)}
+    named = ("note", "tags", "started", "python", "devices")
+    entries |= {name: environment[name] for name in named if environment.get(name)}
+    entries |= list_repositories(environment)
     entries |= {f"devices of shard {i}": shard["devices"] for i, shard in enumerate(environment.get("shards", []), 1)}
     entries |= environment.get("versions", {})
     rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in entries.items()]

@@ -1,0 +1,38 @@
+"""Other distributions that install packages under the names that Seedbed's have."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGES = ("conf", "runner", "tasks")
+"""The top-level names of Seedbed that others may have, too."""
+
+_FILE = re.compile(rb"(?m)^\"?(conf|runner|tasks)/")
+
+
+def describe_clash(folders: Iterable[str] | None = None) -> str | None:
+    """A line about the first other distribution with such a package in the folders that Python searches; None if none.
+
+    pip lets one distribution replace the files of another without a word.
+    """
+    for distribution, package in _find_clashes(sys.path if folders is None else folders):
+        return (
+            f"the distribution {distribution} installs a package {package!r}, as Seedbed does; install Seedbed into an "
+            "environment of its own: python -m venv .venv"
+        )
+    return None
+
+
+def _find_clashes(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for folder in dict.fromkeys(folders):
+        for record in sorted(Path(folder or ".").glob("*.dist-info/RECORD")):
+            name = record.parent.name.partition("-")[0]
+            if name == "seedbed":
+                continue
+            try:
+                found = _FILE.search(record.read_bytes())
+            except OSError:  # of somebody else's, and no matter of this call
+                continue
+            if found:
+                yield name, found[1].decode()
