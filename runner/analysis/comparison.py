@@ -14,9 +14,11 @@ import pandas as pd
 
 from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
-from runner.analysis.claims import Against, Claims, Conclusion, Metric, compare_samples
+from runner.analysis.claims import Against, Claims, compare_samples
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.formats import format_label
 from runner.analysis.load import Runs, is_same, load_runs
+from runner.analysis.metrics import Metric
 from runner.analysis.replicates import Failures, Sample, group_samples
 from runner.analysis.selection import correct_best
 from runner.analysis.shapes import describe_shapes

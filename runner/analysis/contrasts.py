@@ -82,12 +82,14 @@ class PValues:
 
 
 def contrast_samples(a: Sample, b: Sample, *, is_binary: bool, resolution: float) -> Contrast:
-    """The contrast of two samples with at least one value each.
+    """The contrast of two samples; without a value of both there is none.
 
     It is paired where nearly all replicates are shared. Otherwise all values are used, with the covariance of those
     that are shared if there are enough. `resolution` is the relative spacing of the values: a spread of its size has
     come from rounding, and is none.
     """
+    if not len(a.values) or not len(b.values):
+        return Contrast(Kind.PAIRED, Method.NONE, 0, math.nan)
     left, right = _find_shared(a, b)
     shared, most = len(left), max(len(a.values), len(b.values))
     noise = resolution * max(np.abs(a.values).max(), np.abs(b.values).max())
@@ -169,8 +171,8 @@ def _contrast_overlapping(
 _T_METHODS = (Method.PAIRED_T, Method.PARTLY_PAIRED_T, Method.WELCH)
 
 
-def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
-    """The p-values of contrasts; of a difference beyond `margin` by two one-sided tests (Schuirmann, 1987).
+def compute_p_values(contrasts: Sequence[Contrast], margins: np.ndarray) -> PValues:
+    """The p-values of contrasts; of a difference beyond its margin by two one-sided tests (Schuirmann, 1987).
 
     NaN where there is no test, which for the second ones are all methods but those by t.
     """
@@ -178,7 +180,7 @@ def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
     rows = _find_rows(contrasts, *_T_METHODS)
     difference, error, degrees = _stack(contrasts, rows)
     p[rows] = 2 * stats.t.sf(np.abs(difference) / error, degrees)
-    beyond[rows] = stats.t.sf((margin - np.abs(difference)) / error, degrees)
+    beyond[rows] = stats.t.sf((margins[rows] - np.abs(difference)) / error, degrees)
     rows = _find_rows(contrasts, Method.MCNEMAR)
     counts = np.array([contrasts[i].counts for i in rows]).reshape(-1, 3)
     p[rows] = mcnemar_p(counts[:, 0], counts[:, 1])
@@ -186,7 +188,7 @@ def compute_p_values(contrasts: Sequence[Contrast], margin: float) -> PValues:
         hits, count, other_hits, other_count = contrasts[i].counts
         p[i] = fisher_p(hits, count, other_hits, other_count)
     for i in _find_rows(contrasts, Method.SIGN, Method.PERMUTATION):
-        p[i] = _separation_p(contrasts[i], margin)
+        p[i] = _separation_p(contrasts[i], margins[i])
     return PValues(p, beyond)
 
 

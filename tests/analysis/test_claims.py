@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from runner.analysis import intervals, statistics
-from runner.analysis.claims import Against, Metric, compare_samples
+from runner.analysis.claims import Against, compare_samples
 from runner.analysis.contrasts import (
     bound_contrasts,
     compute_p_values,
@@ -18,6 +18,7 @@ from runner.analysis.contrasts import (
     mcnemar_bounds,
     mcnemar_p,
 )
+from runner.analysis.metrics import Metric
 from runner.analysis.replicates import Failures, make_sample
 from runner.analysis.shapes import describe_shapes
 
@@ -61,13 +62,13 @@ def test_pairs_are_tested_by_t_and_the_interval_agrees():
     rng = np.random.default_rng(2)
     a, b = rng.normal(0.6, size=9), rng.normal(size=9)
     found = [contrast(a, b)]
-    p = compute_p_values(found, 0.0).p
+    p = compute_p_values(found, np.zeros(1)).p
     test = stats.ttest_rel(a, b)
     assert p[0] == pytest.approx(test.pvalue)
     low, high = bound_contrasts(found, p, 0.1)
     assert (low[0], high[0]) == pytest.approx(tuple(test.confidence_interval(0.9)))
     # two one-sided tests: the larger p-value of both
-    beyond = compute_p_values(found, 5.0).p_beyond
+    beyond = compute_p_values(found, np.array([5.0])).p_beyond
     sides = [stats.ttest_1samp(a - b, side, alternative=way).pvalue for side, way in ((5, "less"), (-5, "greater"))]
     assert beyond[0] == pytest.approx(max(sides))
 
@@ -85,7 +86,7 @@ def test_samples_that_share_some_seeds_use_all_values():
     welch = (s**2 / 12 + t**2 / 10) ** 2 / ((s**2 / 12) ** 2 / 11 + (t**2 / 10) ** 2 / 9)
     assert found.degrees == pytest.approx(6 + (welch - 6) / 22 * 8)
     one = contrast_samples(a, make_sample(y, np.arange(11, 21)), is_binary=False, resolution=0.0)
-    p = compute_p_values([one], 0.0).p[0]
+    p = compute_p_values([one], np.zeros(1)).p[0]
     assert (one.kind.value, one.method.value) == ("partly paired", "Welch")
     assert p == pytest.approx(stats.ttest_ind(x, y, equal_var=False).pvalue)
 
@@ -133,7 +134,7 @@ def test_differences_without_a_variance_are_no_proof():
     eight = compare([np.full(8, 0.5), np.full(8, 1.5)]).differences[0]
     assert (eight["conclusion"], eight["low"], eight["p"]) == ("worse", 1.0, 2 / 2**8)
     constant = compare([np.full(5, 0.2), np.full(5, 0.2)])
-    assert constant.differences[0]["verdict"] == "equal at all seeds"
+    assert constant.differences[0]["verdict"] == "the same at all seeds"
     assert [(row["std"], row["interval"]) for row in constant.points] == [(0.0, "constant")] * 2
 
 
@@ -145,6 +146,8 @@ def test_differences_by_rounding_are_none_and_a_margin_shows_equality():
     assert nearly["conclusion"] == "same"
     other = base + 0.01 * rng.normal(size=30)
     assert compare([base, other]).differences[0]["conclusion"] == "not shown"
+    huge = compare([base, other, np.full(30, 1e30) * rng.uniform(1, 2, 30)]).differences
+    assert [row["margin"] < 1e-5 for row in huge] == [True, False]  # a point of another size changes no other margin
     wide = Metric("loss", "minimize", margin=0.05)
     row = compare([base, other], wide).differences[0]
     assert (row["conclusion"], row["verdict"]) == ("same", "the same within 0.05")
@@ -208,7 +211,9 @@ def test_a_point_with_failures_does_not_win_in_silence():
     gone = compare([whole, np.full(60, np.nan)])
     assert [row["failed_high"] for row in gone.points][1] == 1.0
     assert math.isnan(gone.points[1]["mean"])
-    assert gone.differences == []
+    row = gone.differences[0]
+    assert (row["conclusion"], row["verdict"][:39]) == ("fails more", "fails more (60 of 60 against 0 of 60); ")
+    assert math.isnan(row["difference"])
 
 
 def test_skewed_values_are_told():

@@ -96,6 +96,33 @@ def test_points_and_paired_differences_by_hand(study):
     assert best.low < best.corrected < best.high
 
 
+def test_all_pairs_margins_and_primary_metrics_are_options(toy, study, capsys):
+    capsys.readouterr()
+    options = [
+        "--all-pairs",
+        "--margin",
+        "score=2",
+        "--metric",
+        "score",
+        "--metric",
+        "curve.area",
+        "--primary",
+        "score",
+    ]
+    assert command(study, *options, "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["primary"] == ["score"]
+    assert [row["conclusion"] for row in data["differences"][:3]] == ["same"] * 3
+    assert [row["exploratory"] for row in data["differences"]] == [False] * 3 + [True] * 3
+    declared = toy("-m", "task=noisy", "+task.primary=score", "seed=0,1", "study=declared").folder
+    assert compare.compare([declared], metrics=["curve.0", "score"]).primary == ("score",)
+    wrong = toy("task=noisy", "+task.primary=curve")
+    assert (wrong.status, "primary must name some of the metrics, got 'curve'; they are: score" in wrong.err) == (
+        2,
+        True,
+    )
+
+
 def test_a_baseline_is_chosen_or_matched(toy, study):
     assert set(compare.compare([study], baseline={"level": 2}).differences["against"]) == {"level=2"}
     grid = toy("-m", "task=noisy", "level=1,2", "steps=3,4", "seed=range(0,4)", "study=grid").folder
@@ -231,6 +258,12 @@ REFUSED = [
     (["--filter", "level <"], "cannot be evaluated"),
     (["--filter", "level > 9"], "selects none of 24 runs"),
     (["--level", "95"], "at least 0.5 and less than 1, got 95"),
+    (["--primary", "x"], "there is no metric 'x' to compare; there are: score"),
+    (["--margin", "x"], "--margin: 'x' is not a number"),
+    (["--margin", "-1"], "the margin of score must be a number of at least 0, got -1.0"),
+    (["--margin", "1", "--margin", "2"], "--margin must be a number, or metric=number pairs"),
+    (["--bounds", "score=1,0"], "--bounds must be metric=low,high"),
+    (["--all-pairs", "--baseline", "level=1"], "a comparison of all pairs has no baseline"),
 ]
 
 
