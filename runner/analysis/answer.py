@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.analysis.claims import Conclusion
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.comparison import Comparison
 from runner.analysis.formats import count_things, format_bounds, format_estimate, format_label, format_short, join_words
 from runner.analysis.load import STATUS_CODES

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.claims import Conclusion
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.comparison import Comparison
 from runner.analysis.formats import format_label
 

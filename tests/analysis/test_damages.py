@@ -157,8 +157,7 @@ def damage_file(path, damage):
 def test_a_damaged_study_is_read_or_refused_in_a_line(original, call_main, tmp_path, file, name, damage, monkeypatch):
     shutil.copytree(original, tmp_path / "outputs" / "s")
     damage_file(tmp_path / "outputs" / "s" / file, damage)
-    monkeypatch.setattr("runner.analysis.report.draw_figures", lambda _: [])  # takes a second
-    monkeypatch.setattr("runner.analysis.report.get_plotlyjs", str)
+    monkeypatch.setattr("runner.analysis.page.document.draw_pictures", lambda *_: [])  # takes a second
     with suppress(InvalidInputError):
         seedbed.read("outputs/s")
     for options in ((), ("--json",), ("--html",)):
