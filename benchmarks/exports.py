@@ -36,20 +36,21 @@ print(peak, file=sys.stderr)
 
 
 def call(place, *arguments):
-    """Runs a command that must succeed, and returns its seconds and what it wrote to standard error."""
+    """Runs a command that must succeed: its seconds by the clock and of CPU, and what it wrote to standard error."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(place / "cache")}
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), os.times()
     done = subprocess.run([sys.executable, *arguments], cwd=place, env=environment, capture_output=True, text=True)
-    seconds = time.perf_counter() - begun
+    seconds, after = time.perf_counter() - begun, os.times()
     assert done.returncode == 0, done.stderr
-    return seconds, done.stderr
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return seconds, cpu, done.stderr
 
 
 def call_watched(place, module, *arguments):
-    """Seconds of a command, and its peak of anonymous memory in MB, measured in a second call."""
-    seconds, _ = call(place, "-m", module, *arguments)
-    _, err = call(place, "-c", WATCHED.format(module=module), "-", *arguments)
-    return seconds, int(err.split()[-1]) / 1000
+    """Seconds of a command, those of CPU, and its peak of anonymous memory in MB, measured in a second call."""
+    seconds, cpu, _ = call(place, "-m", module, *arguments)
+    _, _, err = call(place, "-c", WATCHED.format(module=module), "-", *arguments)
+    return seconds, cpu, int(err.split()[-1]) / 1000
 
 
 def make_study(place, name, runs):
@@ -71,9 +72,9 @@ def main():
         for count in (runs // 10, runs):
             study = make_study(place, f"s{count}", count)
             for target in ("parquet", "csv"):
-                seconds, memory = call_watched(place, "runner.export", f"outputs/{study.name}", target)
+                seconds, cpu, memory = call_watched(place, "runner.export", f"outputs/{study.name}", target)
                 limit = "3" if count == runs and target == "parquet" else ""
-                show(f"{count:,} runs to {target}, s", f"{seconds:.2f}", limit)
+                show(f"{count:,} runs to {target}, s; of CPU", f"{seconds:.2f}; {cpu:.2f}", limit)
                 show(f"{count:,} runs to {target}, MB", f"{memory:.0f}")
             size = sum(path.stat().st_size for path in (study / "exports").glob("*.parquet"))
             show(
@@ -84,10 +85,10 @@ def main():
         for number in range(studies):
             shutil.copytree(small, place / "many" / f"s{number}")
         for what in ("first list", "second list"):
-            seconds, _ = call(place, "-m", "runner.studies", "many")
-            show(f"{what} of {studies:,} studies, s", f"{seconds:.2f}", "1")
-        seconds, _ = call(place, "-c", "pass")
-        show("start of Python, s", f"{seconds:.2f}")
+            seconds, cpu, _ = call(place, "-m", "runner.studies", "many")
+            show(f"{what} of {studies:,} studies, s; of CPU", f"{seconds:.2f}; {cpu:.2f}", "1")
+        seconds, cpu, _ = call(place, "-c", "pass")
+        show("start of Python, s; of CPU", f"{seconds:.2f}; {cpu:.2f}")
 
 
 if __name__ == "__main__":
