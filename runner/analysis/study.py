@@ -130,7 +130,12 @@ def _build_table(comparison: Comparison, metric: str) -> dict[str, Any]:
     table = list_standings(comparison, metric)
     direction = comparison.runs.directions.get(metric)
     title = f"{metric} ({direction})" if direction else metric
-    return {"title": title, "header": table.header, "rows": table.rows[:SHOWN_ROWS], "left_out": max(0, len(table.rows) - SHOWN_ROWS)}
+    return {
+        "title": title,
+        "header": table.header,
+        "rows": table.rows[:SHOWN_ROWS],
+        "left_out": max(0, len(table.rows) - SHOWN_ROWS),
+    }
 
 
 def _try_reading(folder: Folder) -> dict[str, Any]:
