@@ -30,8 +30,8 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def study(toy, kept, monkeypatch):
     """Three points, of which one is never finite, with a curve of five steps each; they are executed once."""
-    monkeypatch.setattr("runner.analysis.report.draw_figures", lambda _: [])  # takes a second
-    monkeypatch.setattr("runner.analysis.report.get_plotlyjs", str)
+    monkeypatch.setattr("runner.analysis.report.draw_figures", lambda _: [], raising=False)  # takes a second
+    monkeypatch.setattr("runner.analysis.report.get_plotlyjs", str, raising=False)
     if not (kept / "s").exists():
         path = toy(*SWEEP, "seed=range(0,4)").folder / "environment.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "note": "first", "tags": ["paper"]}))
