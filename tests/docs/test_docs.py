@@ -26,6 +26,7 @@ ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check",
 """Commands that make an environment, or are a test or a step of their own."""
 EXAMPLES = (
     "runner.notebook",
+    "runner.analysis.claims",
     "runner.analysis.load",
     "runner.analysis.comparison",
     "tasks.porting.layers",
