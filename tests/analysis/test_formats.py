@@ -29,7 +29,7 @@ def test_the_digits_of_an_estimate_are_those_that_its_interval_permits(numbers, 
 def test_differences_have_a_sign():
     assert format_estimate(0.25, 0.15, 0.35, is_signed=True) == "+0.250 ± 0.10"
     assert format_estimate(-0.25, -0.35, -0.15, is_signed=True) == "-0.250 ± 0.10"
-    assert format_estimate(0.0, -0.1, 0.1, is_signed=True) == "0.000 ± 0.10"
+    assert format_estimate(0.0, -0.1, 0.1, is_signed=True) == "0.00 ± 0.10"
 
 
 def test_numbers_are_short_and_never_minus_zero():
