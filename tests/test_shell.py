@@ -122,7 +122,7 @@ def place(tmp_path):
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(("line", "there", "not_there"), CANDIDATES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("line", "there", "not_there"), CANDIDATES, ids=[line for line, _, _ in CANDIDATES])
 def test_candidates(line, there, not_there):
     found = set(complete_line(line))
     assert there <= found

@@ -25,7 +25,6 @@ from runner.storage.reader import CodedRows, iterate_batches, read_coded_rows, r
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
-
 MOST_METRICS = 6
 """Scalar outputs that are all compared by default; of more, those with a direction, if there are some."""
 
