@@ -9,9 +9,9 @@ from runner.errors import InvalidInputError
 from runner.exports.request import Exported, Request
 from runner.exports.targets import TARGETS, Target, find_target, load_export
 from runner.output import run_command
+from runner.storage.counting import read_overview
 from runner.storage.folder import Folder, shorten_path
 from runner.storage.manifest import Manifest, require_manifest
-from runner.storage.overview import read_overview
 from runner.storage.recovery import verify_table
 
 EPILOG = (

@@ -19,7 +19,6 @@ from runner.output import run_command
 from runner.plan.status import Status
 from runner.storage.catalog import Entry, list_entries, read_entry
 from runner.storage.folder import Folder, shorten_path
-from runner.storage.manifest import require_manifest
 from runner.storage.overview import BestRun
 
 if TYPE_CHECKING:  # imports pandas and scipy, which a list need not
@@ -141,6 +140,7 @@ def _list_fields(entry: Entry) -> dict[str, Any]:
 
 def verify_studies(paths: Iterable[Path]) -> Iterator[tuple[Path, int | None, str]]:
     """Of each study its folder, the rows of its table, and what was found: `VERIFIED`, or the problem."""
+    from runner.storage.manifest import require_manifest
     from runner.storage.recovery import verify_table  # imports pyarrow
 
     for path in paths:

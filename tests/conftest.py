@@ -210,6 +210,7 @@ def simulate(study, monkeypatch) -> Simulate:
             point=point,
             seed=seed,
             replicate=seed,
+            variant=np.zeros(len(point), dtype=np.int64),
             status=status,
             values=values,
             directions={name: way for name, way in metrics.items() if way},

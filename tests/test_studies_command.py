@@ -14,7 +14,7 @@ from conftest import ROOT
 import runner as seedbed
 from runner import studies
 from runner.plan.status import Status
-from runner.storage import catalog, overview
+from runner.storage import catalog, counting, overview
 from runner.storage.folder import Folder
 from runner.storage.lock import lock_folder
 from runner.storage.manifest import require_manifest
@@ -100,7 +100,7 @@ def test_a_list_has_counts_sizes_and_the_best_run(three, listed, call_main):
 
 def test_a_table_is_read_again_only_if_its_study_has_changed(three, listed, monkeypatch, toy):
     before, read = listed(), []
-    monkeypatch.setattr(catalog, "read_overview", lambda folder: read.append(folder.path.name) or overview.Overview())
+    monkeypatch.setattr(counting, "read_overview", lambda folder: read.append(folder.path.name) or overview.Overview())
     assert listed() == before
     assert read == []
     record(three[0], tags=["other"])
@@ -126,10 +126,10 @@ def test_small_and_large_tables_are_counted_alike(toy, monkeypatch):
     toy("-m", "task=keep", "rate=1,3,9", "seed=range(0,5)", "study=s")
     toy("-m", "task=refuses", "mode=ok,sour", "seed=range(0,2)", "study=t")
     for name in "st":
-        small = overview.read_overview(Folder(Path("outputs", name)))
+        small = counting.read_overview(Folder(Path("outputs", name)))
         with monkeypatch.context() as patch:
-            patch.setattr(overview, "SMALL_BYTES", 0)
-            large = overview.read_overview(Folder(Path("outputs", name)))
+            patch.setattr(counting, "SMALL_BYTES", 0)
+            large = counting.read_overview(Folder(Path("outputs", name)))
         assert small == large
         assert small.problem == ""
         frame = seedbed.read(f"outputs/{name}")

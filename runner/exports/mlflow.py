@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from runner.exports.request import Exported, Request, explain_errors
-from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked, write_study_report
+from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked
 
 KEY, STUDY, DIGEST = "seedbed.key", "seedbed.study", "seedbed.digest"
 OWN_TAGS = ("seedbed.", "mlflow.parentRunId", "mlflow.runName", "mlflow.user", "mlflow.source.", "mlflow.log")
@@ -81,7 +81,7 @@ def _write_parent(client: MlflowClient, experiment: str, study: TrackedStudy, kn
     else:
         number = client.create_run(experiment, tags=tags, run_name=study.name).info.run_id
     with tempfile.TemporaryDirectory() as made:
-        client.log_artifact(number, str(write_study_report(study, Path(made))))
+        client.log_artifact(number, str(study.write_report(Path(made))))
     client.log_artifact(number, str(study.request.folder.manifest))
     client.set_terminated(number)
     return number

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import InvalidInputError
 from runner.exports.request import Exported, Request, explain_errors, replace_file
-from runner.exports.tracked import TrackedRun, TrackedStudy, open_tracked, write_study_report
+from runner.exports.tracked import TrackedRun, TrackedStudy, open_tracked
 
 MARK = "seedbed.study"
 """The attribute of studies that an export has written."""
@@ -77,7 +77,7 @@ def _upload_report(study: TrackedStudy, created: optuna.Study) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    report = write_study_report(study, folder)
+    report = study.write_report(folder)
     upload_artifact(artifact_store=FileSystemArtifactStore(folder), file_path=str(report), study_or_trial=created)
     report.unlink()
 

@@ -18,7 +18,7 @@ from tensorboard.util import tensor_util
 
 from runner.errors import InvalidInputError
 from runner.exports.request import Exported, Request, replace_folder
-from runner.exports.tracked import TrackedRun, TrackedStudy, format_table, open_tracked, write_study_report
+from runner.exports.tracked import TrackedRun, TrackedStudy, format_table, open_tracked
 
 FILE = "events.out.tfevents.0.seedbed"
 VERSION = "brain.Event:2"
@@ -37,7 +37,7 @@ def export(request: Request) -> Exported:
         raise InvalidInputError(f"{target} exists, and is no folder that an export has written; give another --to")
     began, written = request.folder.results.stat().st_mtime, 0
     with replace_folder(target) as folder:
-        write_study_report(study, folder)
+        study.write_report(folder)
         with open_log(folder, began) as write:
             for summary in _describe_study(study):
                 write(summary, 0)

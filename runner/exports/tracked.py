@@ -105,6 +105,12 @@ class TrackedStudy:
     def curves(self) -> list[str]:
         return [output.name for output in list_curves(self.request.manifest)]
 
+    def write_report(self, folder: Path) -> Path:
+        """Writes the report of its comparison into a folder."""
+        from runner.analysis.page.document import write_report
+
+        return write_report(self.comparison, folder / self.request.folder.report.name)
+
     def __len__(self) -> int:
         """The number of its tracker runs."""
         return len(self.comparison.runs) if self.request.each_run else max(1, len(self.comparison.runs.points))
@@ -129,13 +135,6 @@ def open_tracked(request: Request) -> TrackedStudy:
     study = TrackedStudy(request, _identify(request), comparison, format_command(request.folder), note, tags)
     request.announce(len(study))
     return study
-
-
-def write_study_report(study: TrackedStudy, folder: Path) -> Path:
-    """Writes the report of the comparison into a folder."""
-    from runner.analysis.page.document import write_report
-
-    return write_report(study.comparison, folder / study.request.folder.report.name)
 
 
 def format_table(seeds: SeedTable) -> str:

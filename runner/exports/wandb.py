@@ -16,7 +16,7 @@ import wandb
 
 from runner.errors import InvalidInputError
 from runner.exports.request import Exported, Request, explain_errors
-from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked, write_study_report
+from runner.exports.tracked import TrackedRun, TrackedStudy, make_key, open_tracked
 
 LONGEST_NOTE, LONGEST_TAG = 4000, 64
 
@@ -68,7 +68,7 @@ def _write_study(study: TrackedStudy, project: str) -> str:
     config = {"command": study.command, **study.facts}
     key = make_key(study, "study")
     with tempfile.TemporaryDirectory() as made:
-        report = write_study_report(study, Path(made))
+        report = study.write_report(Path(made))
         with _start(study, project, key, name=study.name, job_type="study", config=config) as run:
             artifact = wandb.Artifact(f"report-{key}", type="report")
             artifact.add_file(str(report))

@@ -5,13 +5,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.errors import StudyFailedError
 from runner.storage.folder import Folder, write_file
-from runner.storage.overview import BestRun, Overview, measure_bytes, read_overview
+from runner.storage.overview import BestRun, Overview, measure_bytes
 
 FORMAT = 1
 """The format of the file; one of another format is not used."""
@@ -33,6 +33,8 @@ class Entry:
 
 def read_entry(folder: Folder) -> Entry:
     """One study, which must have a manifest."""
+    from runner.storage.counting import read_overview
+
     return _make_entry(folder, read_overview(folder), folder.manifest.stat().st_mtime)
 
 
@@ -51,6 +53,8 @@ def list_entries(outputs: Path) -> Iterator[Entry]:
         signature = _sign_files(folder)
         packed = known.get(name, {})
         if (overview := _unpack(packed, signature)) is None:
+            from runner.storage.counting import read_overview  # NumPy and more, which an unchanged study needs not
+
             overview = read_overview(folder)
             packed = _pack(overview, signature)
         seen[name] = packed
@@ -116,8 +120,9 @@ def _sign_file(path: Path) -> list[int] | None:
 
 
 def _pack(overview: Overview, signature: list[list[int] | None]) -> dict[str, Any]:
-    data = asdict(overview)
-    return {"signature": signature, "overview": {**data, "tasks": list(data["tasks"]), "tags": list(data["tags"])}}
+    best = None if overview.best is None else vars(overview.best)
+    lists = {"tasks": list(overview.tasks), "tags": list(overview.tags)}
+    return {"signature": signature, "overview": {**vars(overview), **lists, "best": best}}
 
 
 def _unpack(entry: Mapping[str, Any], signature: list[list[int] | None]) -> Overview | None:

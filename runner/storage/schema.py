@@ -33,26 +33,24 @@ def check_types(value: Any, schema: Any, place: str = "it") -> None:
 
     The message says where, in the form `columns.outputs.0.shape must be a list`.
     """
-    if isinstance(schema, ListOf):
-        _check(isinstance(value, list) and len(value) >= schema.least, place, "a list" + " with members" * schema.least)
+    if isinstance(schema, type | tuple):
+        kinds = schema if isinstance(schema, tuple) else (schema,)
+        if type(value) not in kinds:
+            raise TypeError(f"{place} must be {' or '.join(kind.__name__ for kind in kinds)}")
+    elif isinstance(schema, ListOf):
+        if not (isinstance(value, list) and len(value) >= schema.least):
+            raise TypeError(f"{place} must be a list{' with members' * schema.least}")
         for i, member in enumerate(value):
             check_types(member, schema.member, f"{place}.{i}")
+    elif not isinstance(value, dict):
+        raise TypeError(f"{place} must be a mapping")
     elif isinstance(schema, MappingOf):
-        _check(isinstance(value, dict), place, "a mapping")
         for name, member in value.items():
             check_types(member, schema.value, f"{place}.{name}")
-    elif isinstance(schema, Record):
-        _check(isinstance(value, dict), place, "a mapping")
+    else:
         for name in schema.required:
-            _check(name in value, place, f"a mapping with {name!r}")
-        for name, inner in {**schema.required, **schema.optional}.items():
+            if name not in value:
+                raise TypeError(f"{place} must be a mapping with {name!r}")
+        for name, inner in (*schema.required.items(), *schema.optional.items()):
             if name in value:
                 check_types(value[name], inner, name if place == "it" else f"{place}.{name}")
-    else:
-        kinds = schema if isinstance(schema, tuple) else (schema,)
-        _check(type(value) in kinds, place, " or ".join(kind.__name__ for kind in kinds))
-
-
-def _check(is_valid: bool, place: str, rule: str) -> None:
-    if not is_valid:
-        raise TypeError(f"{place} must be {rule}")
