@@ -232,7 +232,10 @@ class RNN(nnx.RNN):
 
 
 class MultiHeadAttention(nnx.MultiHeadAttention):
-    """`nnx.MultiHeadAttention` whose `rngs` may also be the key of the dropout itself, as Linen's `dropout_rng` is."""
+    """`nnx.MultiHeadAttention` whose `rngs` may also be the key of the dropout itself, as Linen's `dropout_rng` is.
+
+    An attention function that makes Linen modules can be called within the Linen model only.
+    """
 
     def __call__(self, *inputs: Any, rngs: Any = None, **given: Any) -> jax.Array:
         stream = rngs is None or isinstance(rngs, nnx.Rngs) or callable(rngs)

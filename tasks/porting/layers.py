@@ -1,6 +1,7 @@
 """Linen layers as NNX layers: NNX's own with translated arguments, or an exact layer of this library."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -188,14 +189,15 @@ def _make_cell_builder(kind: Any, *names: str) -> Builder:
 
 
 def _adapt_attention_fn(layer: Any) -> Callable[..., jax.Array]:
-    """Linen's attention function with the arguments that NNX passes."""
+    """Linen's attention function with the arguments that NNX passes, of which it gets those in its signature."""
+    function, fp32 = layer.attention_fn, layer.force_fp32_for_softmax
+    names = set(inspect.signature(function).parameters) - {"module"}
 
-    def attend(*qkv: jax.Array, is_causal: bool = False, module: Any = None, **given: Any) -> jax.Array:
+    def attend(*qkv: jax.Array, is_causal: bool = False, **given: Any) -> jax.Array:
         if is_causal:
             raise NotImplementedError("Linen's attention knows no is_causal; give a causal mask")
-        if layer.attention_fn is nn.dot_product_attention:
-            given["force_fp32_for_softmax"] = layer.force_fp32_for_softmax
-        return layer.attention_fn(*qkv, **given)
+        given["force_fp32_for_softmax"] = fp32
+        return function(*qkv, **{name: value for name, value in given.items() if name in names})
 
     return attend
 

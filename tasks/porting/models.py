@@ -46,6 +46,10 @@ from tasks.porting.variables import (
 
 OWN = "it runs its own code on NNX variables"
 LINENS = "it runs Linen's code on NNX variables"
+ATTENTION_PARTS = frozenset(
+    ("query", "key", "value", "out", "query_ln", "key_ln", "cached_key", "cached_value", "cache_index")
+)
+"""The layers and variables of an attention; others at its path are those of modules that its function makes."""
 UNMET = "it is not called with these arguments; port the model with arguments that call it"
 
 
@@ -204,7 +208,7 @@ def _get_layer(module: Any, path: Path) -> Any:
 
 
 def _find_attribute(scope: Any, name: str) -> str:
-    return next((own for own, linens in scope.linen_names if linens == name), name)
+    return next((own for own, linens in getattr(scope, "linen_names", ()) if linens == name), name)
 
 
 def call_layer(layer: Any, context: nn.module.InterceptorContext, call: Any, args: Any, kwargs: Any) -> Any:
@@ -320,7 +324,7 @@ def _port_layers(traced: Trace, variables: Mapping[str, Any], exact: bool) -> di
     """The ported layers by path, and an entry for each that cannot be ported."""
     made: dict[Path, Ported | Entry] = {}
     for path, seen in sorted(traced.layers.items(), key=lambda item: _is_around_another(*item)):
-        if any(isinstance(made.get(path[:end]), Ported) for end in range(len(path))):
+        if any(_is_part(made.get(path[:end]), path[end]) for end in range(len(path))):
             continue  # a layer of a layer: attention has layers of its own
         try:
             made[path] = _port_seen(path, traced.layers, variables, made, exact)
@@ -332,6 +336,17 @@ def _port_layers(traced: Trace, variables: Mapping[str, Any], exact: bool) -> di
             why = f"the NNX layer has other variables: {error.mismatches[0].message}"
             made[path] = Entry("/".join(path), type(seen.layer).__name__, PortKind.LINEN, why)
     return made
+
+
+def _is_part(ported: Ported | Entry | None, name: str) -> bool:
+    """Whether a name below a ported layer is its own, not that of a module that an attention function makes."""
+    attention = isinstance(ported, Ported) and isinstance(ported.module, nnx.MultiHeadAttention)
+    return isinstance(ported, Ported) and (not attention or name in ATTENTION_PARTS)
+
+
+def _belongs(path: Path, ported: Mapping[Path, Ported | Entry]) -> bool:
+    """Whether a variable at a path is one of a ported layer."""
+    return any(_is_part(ported.get(path[:end]), path[end]) for end in range(len(path)))
 
 
 def _is_around_another(path: Path, seen: Seen) -> bool:
@@ -346,7 +361,10 @@ def _port_seen(
     if seen.refusal:
         raise NotImplementedError(seen.refusal)
     ported = _port_around(seen, layers, made) if _is_around_another(path, seen) else _port_alone(seen, exact)
-    _load_layer(ported.module, _select_variables(variables, path), seen)
+    own = _select_variables(variables, path)
+    for collection, tree in own.items():
+        own[collection] = {name: child for name, child in tree.items() if _is_part(ported, name)}
+    _load_layer(ported.module, own, seen)
     return ported
 
 
@@ -374,7 +392,7 @@ def _assemble(
     for path, layer in layers.items():
         _add_child(model, path, layer, traced.modules)
     for (collection, *names), leaf in flatten_variables(variables).items():
-        if not any(tuple(names[:end]) in layers for end in range(len(names) + 1)):
+        if not _belongs(tuple(names), ported):
             kind = nnx.variable_type_from_name(collection, allow_register=True)
             _add_child(model, tuple(names), kind(jnp.asarray(leaf)), traced.modules)
     _tell_layers(model, (), {path: _Code(traced.layers[path].layer) for path in layers})
@@ -400,12 +418,13 @@ def _report(traced: Trace, variables: Mapping[str, Any], ported: Mapping[Path, P
             made.append(Entry("/".join(path), type(seen.layer).__name__, each.kind, each.why))
         elif each is not None:
             made.append(each)
-    free = dict.fromkeys(
-        path[1:-1]
-        for path in flatten_variables(variables)
-        if not any(path[1:end] in ported for end in range(1, len(path) + 1))
-    )
+    free = dict.fromkeys(path[1:-1] for path in flatten_variables(variables) if not _is_reported(path[1:], ported))
     return made + [_describe_module(path, traced.modules.get(path)) for path in free]
+
+
+def _is_reported(path: Path, ported: Mapping[Path, Ported | Entry]) -> bool:
+    """Whether a variable at a path belongs to a layer that has an entry."""
+    return _belongs(path, ported) or any(isinstance(ported.get(path[:end]), Entry) for end in range(len(path)))
 
 
 def _describe_module(path: Path, met: Met | None) -> Entry:
@@ -454,5 +473,5 @@ def _set_child(scope: Scope, name: str, child: Any) -> None:
     while hasattr(Model, own) or own in vars(scope) or own.startswith("_"):
         own = own.lstrip("_") + "_"
     if own != name:
-        scope.linen_names = (*scope.linen_names, (own, name))
+        scope.linen_names = (*getattr(scope, "linen_names", ()), (own, name))
     setattr(scope, own, child)

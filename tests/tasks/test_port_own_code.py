@@ -218,6 +218,55 @@ def test_weight_and_spectral_norms_within_models_are_exact(linen):
     assert same_bits(ported.module.variables()["batch_stats"], changed["batch_stats"])
 
 
+class QueryScale(nn.Module):
+    @nn.compact
+    def __call__(self, query):
+        return query * jax.nn.softplus(self.param("scale", nn.initializers.normal(), query.shape[-1:]))
+
+
+def attend_scaled(query, key, value, bias=None, mask=None, dropout_rng=None, dropout_rate=0.0, deterministic=False):
+    """An attention function that makes modules of its own, as AlgoPerf's Conformer has."""
+    query = nn.Dense(query.shape[-1], name="before")(QueryScale(name="scaler")(query))
+    given = {"dropout_rng": dropout_rng, "dropout_rate": dropout_rate, "deterministic": deterministic}
+    return nn.dot_product_attention(query, key, value, bias, mask, **given)
+
+
+def attend_to_squares(query, key, value, mask=None):
+    """An attention function that takes few of the arguments."""
+    return nn.dot_product_attention(query, key**2, value, mask=mask)
+
+
+class Attending(nn.Module):
+    attend: object
+    scanned: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        given = {"dropout_rate": 0.3, "deterministic": not train, "attention_fn": self.attend}
+        if not self.scanned:
+            return nn.MultiHeadDotProductAttention(2, name="attention", **given)(x)
+        axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True, "dropout": True}, "length": 2}
+        attention = nn.MultiHeadDotProductAttention(2, name="attention", **given)
+        return nn.scan(lambda layer, x, _: (layer(x), None), **axes)(attention, x, None)[0]
+
+
+@pytest.mark.parametrize("scanned", [False, True], ids=["plain", "scan"])
+@pytest.mark.parametrize("attend", [attend_scaled, attend_to_squares])
+def test_an_attention_with_a_function_of_ones_own_is_nnxs(attend, scanned):
+    linen = Attending(attend, scanned)
+    variables = variables_of(linen, X)
+    ported = porting.port_model(linen, variables, X, train=True)
+    kinds = {entry.path: str(entry.kind) for entry in ported.report}
+    inner = {"attention/before": "native", "attention/scaler": "own"} if attend is attend_scaled else {}
+    assert kinds == {"attention": "adjusted", **inner}
+    assert same_bits(ported.module.variables(), variables)
+    assert isinstance(ported.module.attention, nnx.MultiHeadAttention)
+    given = {"train": True, "rngs": {"dropout": KEY}}
+    expected = jax.jit(lambda v, x: linen.apply(v, x, **given))(variables, X)
+    assert same_bits(nnx.jit(lambda module, x: module(x, **given))(ported.module, X), expected)
+    assert same_bits(own_gradients_of(ported.module, X, **given), gradients_of(linen, variables, X, **given))
+
+
 class Step(nn.Module):
     """A layer of a stack: wrappers around layers that are stored beside them."""
 
