@@ -83,6 +83,11 @@ class Folder:
         return self.path / "looks.json"
 
     @property
+    def looks_lock(self) -> Path:
+        """Held while a comparison records its look."""
+        return self.path / ".looks.lock"
+
+    @property
     def confirmations(self) -> Path:
         """Which seeds confirm which points; see `runner.analysis.confirmation`."""
         return self.path / "confirmations.json"
@@ -136,7 +141,8 @@ def move_aside(folder: Folder) -> Path | None:
 
     What else lies in the folder stays there. Raises InvalidInputError for a folder with content that is no study.
     """
-    if not any(path not in (folder.lock, folder.holder) for path in folder.path.iterdir()):
+    locks = (folder.lock, folder.holder, folder.looks_lock)
+    if not any(path not in locks for path in folder.path.iterdir()):
         return None
     if not folder.manifest.is_file():
         raise InvalidInputError(

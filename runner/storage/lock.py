@@ -57,7 +57,7 @@ def lock_looks(folder: Folder) -> Iterator[None]:
     Waits for the others, and raises InvalidInputError if that takes too long.
     """
     try:
-        with FileLock(folder.path / ".looks.lock", timeout=LOOK_SECONDS):
+        with FileLock(folder.looks_lock, timeout=LOOK_SECONDS):
             yield
     except Timeout as error:
         raise InvalidInputError(f"{folder.looks} is in use by another comparison; try again") from error
