@@ -179,7 +179,7 @@ def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str
     if not len(open_rows):
         return "More seeds are not needed for these conclusions." if rows["conclusion"].notna().any() else "", ""
     if not comparison.suggestion:
-        return f"How many seeds would settle {_count(open_rows)} cannot be told from these runs.", ""
+        return f"For {_count(open_rows)}: --difference D proposes the seeds that show a difference of D.", ""
     return f"More seeds may settle {_count(open_rows)}:", comparison.suggestion
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
 from runner.analysis.claims import Against, Claims, compare_samples
-from runner.analysis.conclusions import Conclusion
 from runner.analysis.confirmation import split_confirmations
 from runner.analysis.formats import format_label
 from runner.analysis.load import Runs, is_same, load_runs
@@ -156,7 +155,7 @@ def compare_studies(
     differences = _build_differences(runs, claims, labels, plans)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
-    notes = (*notes, *_describe_look(look, level), *_ask_difference(differences, difference))
+    notes = (*notes, *_describe_look(look, level))
     notes = (*notes, *_describe_samples(samples, described, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
@@ -363,16 +362,6 @@ def _describe_look(look: Look, level: float) -> list[str]:
     if not look.is_recorded:
         notes.append("this look cannot be recorded, because the study's folder cannot be written")
     return notes
-
-
-def _ask_difference(differences: pd.DataFrame, difference: float | None) -> list[str]:
-    """A note on how to learn which seeds would settle what is not shown."""
-    if difference is not None or not len(differences) or not differences["conclusion"].eq(_NOT_SHOWN).any():
-        return []
-    return ["--difference D proposes the seeds that show a difference of D, where none is shown yet"]
-
-
-_NOT_SHOWN = Conclusion.NOT_SHOWN.value
 
 
 def _describe_limit(runs: Runs) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import sys
 
 import numpy as np
@@ -343,18 +342,7 @@ def test_a_filter_and_the_outputs_for_programs(study, capsys):
     assert data["differences"][0]["against"] == "level=1"
     assert command(study, "--csv", "points") == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
-    assert command(study) == 0
+    assert command(study, "--wide") == 0
     out = capsys.readouterr().out
-    assert "score (minimize)" in out
-    assert "worst seed" in out
-
-
-def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
-    words = ["python", "-m", "runner", "--config-dir", "x", "-m", "task=noisy,noisier", "level=2", "seed=range(0,4)"]
-    monkeypatch.setattr(sys, "orig_argv", [*words, "study=more"])
-    folder = toy(*words[5:], "study=more").folder
-    row = compare.compare([folder], baseline={"task": "noisy"}).differences.iloc[0]
-    told = shlex.split(row["command"])
-    assert told == [*words[:-1], f"seed=range(4,{row['seeds_needed']})", "study=more"]
-    assert toy(*told[5:]).status == 0
-    assert (compare.compare([folder]).points["finished"] == row["seeds_needed"]).all()
+    assert "score, less is better" in out
+    assert "score: all columns of points" in out

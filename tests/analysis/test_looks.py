@@ -94,7 +94,7 @@ def test_the_limit_of_a_standard_deviation_is_that_of_its_confidence():
         assert np.mean([limit_spread(s, pilot - 1) > 1 for s in spreads]) == pytest.approx(0.8, abs=0.02)
 
 
-@pytest.mark.parametrize(("pilot", "comparisons"), [(3, 1), (5, 190), (10, 1)])
+@pytest.mark.parametrize(("pilot", "comparisons"), [(3, 1), pytest.param(5, 190, marks=pytest.mark.matrix), (10, 1)])
 def test_most_plans_reach_the_power(pilot, comparisons):
     rng, alpha = np.random.default_rng(1), 0.05 / 6
     reached = []
@@ -137,7 +137,6 @@ def test_seeds_are_proposed_for_a_difference_and_for_the_points_concerned(lab, r
     folder = runner(*sweep).folder
     asked = compare_studies([folder])
     assert asked.suggestion == ""
-    assert any("--difference D proposes the seeds" in note for note in asked.notes)
     found = compare_studies([folder], difference=1.0)
     row = found.differences.set_index("level").loc[0.1 if found.best["score"].point == 0 else 0.0]
     (plan,) = {row["seeds_needed"]}
