@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.settings import Settings
+from runner.config.settings import FUNCTION, Settings
 from runner.errors import InvalidInputError
 
 COLUMNS = 79
@@ -29,7 +29,8 @@ def register_resolvers() -> None:
 
 def list_tasks() -> str:
     """A line for each task: its parameters with the values of its YAML."""
-    return _align(_describe_options("task", _describe_parameters))
+    described = _describe_options("task", _describe_parameters)
+    return _align({**described, FUNCTION: "any other: task._target_=my_lab.decay +rate=0.1"})
 
 
 def list_studies() -> str:

@@ -81,8 +81,8 @@ def test_the_versions(runner):
 
 def test_the_help_text_fits_a_terminal_and_explains_the_settings(runner):
     out = runner("--help").out
-    assert max(map(len, out.splitlines())) <= 100
-    assert re.search(r"lanes=auto\|N +how many runs a program executes side by side", out)
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"lanes=auto\|N +how many runs a program executes", out)
 
 
 def test_an_unknown_package_of_the_config_is_a_usage_error(runner):
