@@ -19,16 +19,23 @@ from runner.config.destination import check_written_by_runner, claim_folder
 from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
 from runner.config.overrides import build_sweep_overrides, quote
 from runner.errors import InvalidInputError
+from runner.search.samplers import check_sampling
 
 
 @dataclass
 class GridSweeperConf:
-    """`params` are swept like overrides on the command line, `zip` lists keys that vary together."""
+    """`params` are swept like overrides on the command line, `zip` lists keys that vary together.
+
+    `samples` points are drawn from all intervals by `sampler`, one of sobol, halton, lhs and random.
+    """
 
     _target_: str = "hydra_plugins.seedbed.grid.GridSweeper"
     params: dict[str, Any] | None = None
     zip: list[Any] = field(default_factory=list)
     shards: Any = 1
+    samples: Any = None
+    sampler: Any = "sobol"
+    sampler_seed: Any = 0
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="seedbed")
@@ -40,9 +47,12 @@ class GridSweeper(Sweeper):
     With several shards, that job runs in this process and starts the shards as jobs of the configured launcher.
     """
 
-    def __init__(self, params: dict[str, Any] | None, zip: list[Any], shards: Any) -> None:
+    def __init__(
+        self, params: dict[str, Any] | None, zip: list[Any], shards: Any, samples: Any, sampler: Any, sampler_seed: Any
+    ) -> None:
         self.params = params or {}
         self.zip = zip
+        self.sampling = None if samples is None else check_sampling(sampler, samples, sampler_seed)
         if not isinstance(shards, int) or isinstance(shards, bool) or shards < 1:
             raise InvalidInputError(f"hydra.sweeper.shards must be a positive integer, got {shards!r}")
         self.shards = shards
@@ -54,7 +64,7 @@ class GridSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         check_written_by_runner(self.config)
         params = [f"{key}={value}" for key, value in self.params.items()]
-        overrides = build_sweep_overrides(loader, [*params, *arguments], self.zip)
+        overrides = build_sweep_overrides(loader, [*params, *arguments], self.zip, self.sampling)
 
         # composed here first: an error leaves no folder behind, and the folder's name may depend on the task
         composed = loader.load_sweep_config(self.config, overrides)

@@ -30,6 +30,7 @@ from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
 from runner.plan.size import PlanSize, check_size
 from runner.plan.values import convert_value, freeze
+from runner.search.samplers import DrawnValues, check_sampling
 
 EXACT_INTEGERS = 2**24
 """Integers up to here are exact in float32."""
@@ -44,7 +45,7 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     combination of the other keys is composed, read and checked. Raises InvalidInputError for what the task does not
     accept, and for a plan that is too large; errors of Hydra and OmegaConf are not caught.
     """
-    zips = parse_sweep(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
+    zips = read_sweep(config)
     groups = [keys for keys in zips if any(key.is_group for key in keys)]
     bases = _compose_bases(config, zips, groups, large=settings.large)
     axes, static = _divide_keys(zips, groups, bases)
@@ -66,7 +67,21 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
         settings.cores_per_run,
         duplicates,
         settings.devices,
+        _describe_draw(zips),
     )
+
+
+def read_sweep(config: DictConfig) -> list[Zip]:
+    """The keys that a composed config sweeps, with their values. Raises InvalidInputError for what is not valid."""
+    sweep = config.sweep
+    sampling = check_sampling(*sweep.sampling) if sweep.sampling else None
+    return parse_sweep(GlobalHydra.instance().config_loader(), sweep.axes, sweep.zip, sampling)
+
+
+def _describe_draw(zips: Sequence[Zip]) -> Mapping[str, Any]:
+    """What drawn values depend on; nothing where none are drawn."""
+    draws = [key.values.draw for keys in zips for key in keys if isinstance(key.values, DrawnValues)]
+    return draws[0].facts if draws else {}
 
 
 def _check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
@@ -244,6 +259,8 @@ def _build_column(base: Base, key: SweptKey) -> Column:
             convert_value(task, parameter, bound)
         if _is_seed_range(key):
             return EvenValues(key.values[0], key.values.step, key.count)
+    if isinstance(key.values, DrawnValues) and parameter.kind is Kind.FLOAT:
+        return key.values.column.astype(dtype)
     if isinstance(key.values, tuple) or parameter.kind is not Kind.FLOAT:
         return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)
     return np.fromiter(key.values, dtype=dtype, count=key.count)

@@ -40,6 +40,8 @@ class Fingerprint:
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
     cores_per_run: int | None = None
+    search: Mapping[str, Any] | None = None
+    """What the points of a search depend on, by labels for people; None where the points were listed."""
 
     def describe(self) -> dict[str, Any]:
         """All of it as one mapping from a label for people to a value."""
@@ -52,6 +54,7 @@ class Fingerprint:
         entries |= {"lanes": self.lanes} | ({} if self.device is None else {"kind of device": self.device})
         entries |= {} if self.cores_per_run is None else {"cores_per_run": self.cores_per_run}
         entries |= {f"setting {name}": value for name, value in (self.settings or {}).items()}
+        entries |= {f"search: {name}": value for name, value in (self.search or {}).items()}
         return entries | {f"code of task {task}": digest for task, digest in self.code.items()}
 
     def merge(self, newer: "Fingerprint") -> "Fingerprint":
@@ -65,6 +68,7 @@ class Fingerprint:
             {**newer.values, **values},
             self.settings if newer.settings is None else newer.settings,
             self.cores_per_run if newer.cores_per_run is None else newer.cores_per_run,
+            newer.search or self.search,
         )
 
 
@@ -116,6 +120,7 @@ def take_fingerprint(
         values,
         settings,
         cores or plan.cores_per_run,
+        dict(plan.search) or None,
     )
 
 
@@ -136,7 +141,8 @@ def find_mismatch(known: Fingerprint, parameters: Mapping[str, str], plan: Plan,
 
 def pack_fingerprint(fingerprint: Fingerprint) -> dict[str, Any]:
     """The fingerprint as JSON values."""
-    return asdict(fingerprint)
+    data = asdict(fingerprint)
+    return data if data["search"] else {name: value for name, value in data.items() if name != "search"}
 
 
 def unpack_fingerprint(data: Mapping[str, Any]) -> Fingerprint:
