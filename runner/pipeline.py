@@ -96,6 +96,10 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
         terminal.print_warning(line)
     if call.shard:
         run_shard(call, folder, call.shard)
+    elif call.search:
+        from runner.searching import run_search
+
+        run_search(call, call.search, folder)
     else:
         run_study(call, folder)
 
@@ -191,7 +195,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     accept = call.settings.on_mismatch is OnMismatch.ACCEPT
     saved = open_saved_study(folder, accept=accept)
     index = saved.index_plan(call.plan)
-    if saved.part_spans and not saved.is_last_sweep(index):
+    if saved.part_spans and not saved.is_last_sweep(index) and call.search is None:
         raise InvalidInputError(_describe_unfinished(saved))
     pending = saved.find_pending(call.plan, index)
     repeated = saved.find_repeated(index, call.settings.retry)
@@ -321,7 +325,7 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
         verified, number = verify_sample(sample, get_signal), get_signal()
     write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
     if number and progress.runs < schedule.runs:
-        raise _interrupted(number, progress.runs, schedule, folder)
+        raise interrupted(number, progress.runs, schedule.runs, folder)
     if study.repeated:  # their earlier rows count no more
         summary = _summarize_saved(call, read_saved_study(folder), study.index, manifest)
     failures = _count_failures(folder) if study.saved.rows else progress.failures
@@ -336,14 +340,14 @@ def _execute_shards(call: Call, study: Study, schedule: "Schedule", manifest: Ma
     folder, plan, summary = study.saved.folder, call.plan, _summarize_saved(call, study.saved, study.index, manifest)
     for outdated in (folder.programs, folder.stop_request):
         outdated.unlink(missing_ok=True)
-    number, problems = _run_shards(call, folder, schedule)
+    number, problems = run_shards(call, folder, schedule)
     folder.stop_request.unlink(missing_ok=True)
 
     whole = add_parts(summary, folder)  # cheaper than reading the table, if no shard was lost
     merged = open_saved_study(folder)
     left = sum(map(len, merged.find_pending(plan, study.index).spans))
     if left and number:
-        raise _interrupted(number, schedule.runs - left, schedule, folder)
+        raise interrupted(number, schedule.runs - left, schedule.runs, folder)
     if left or whole is None:
         whole = _summarize_saved(call, merged, study.index, manifest)
     missing = f"{left:,} of {schedule.runs:,} runs are missing{f': {problems[0]}' if problems else ''}"
@@ -360,7 +364,7 @@ def _count_failures(folder: Folder) -> Counter[str]:
     return count_reasons(folder, require_manifest(folder.manifest))
 
 
-def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
+def run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
     """Starts the shards and waits for them: the signal that arrived, and the messages of errors.
 
     Without a launcher this process executes the gaps between the parts that an earlier sweep has left.
@@ -420,7 +424,7 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         if command := format_replay(folder, require_manifest(folder.manifest)):
             terminal.print_line(f"keep the best run: {command}")
     if outcome.missing:
-        raise StudyFailedError(f"{outcome.missing}; resume with: {_format_call(folder)}")
+        raise StudyFailedError(f"{outcome.missing}; resume with: {format_call(folder)}")
     if outcome.failures:
         raise StudyFailedError(_describe_failures(outcome.failures, study))
 
@@ -437,16 +441,17 @@ def _describe_failures(failures: Counter[str], study: Study) -> str:
     runs = study.saved.rows + sum(study.pending.counts)
     reason, _ = failures.most_common(1)[0]
     others = f" (and {len(failures) - 1:,} other reasons)" if len(failures) > 1 else ""
-    again = f"execute them once more with: {_format_call(study.saved.folder)} retry=failed"
+    again = f"execute them once more with: {format_call(study.saved.folder)} retry=failed"
     return f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; {again}"
 
 
-def _interrupted(number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
-    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {_format_call(folder)}"
+def interrupted(number: int, done: int, runs: int, folder: Folder) -> StudyInterruptedError:
+    """The error of a signal that has left runs pending."""
+    message = f"interrupted after {done:,} of {runs:,} runs; resume with: {format_call(folder)}"
     return StudyInterruptedError(number, message)
 
 
-def _format_call(folder: Folder) -> str:
+def format_call(folder: Folder) -> str:
     """This call as one would type it to go on with its study."""
     arguments = [argument for argument in sys.orig_argv if not argument.startswith(("study=", "retry="))]
     return shlex.join([Path(arguments[0]).name, *arguments[1:], f"study={folder.path.name}"])

@@ -37,9 +37,9 @@ EMPTY = '""'
 
 
 class Advance(Protocol):
-    """Advances the progress bar."""
+    """Advances the progress bar; a note stands behind it."""
 
-    def __call__(self, runs: int) -> None: ...
+    def __call__(self, runs: int, note: str = "") -> None: ...
 
 
 def open_console() -> Console:
@@ -272,11 +272,17 @@ class RunsPerSecond(ProgressColumn):
 def show_progress(runs: int) -> Iterator[Advance]:
     """Shows a bar with runs per second and remaining time, on a terminal only; yields the function to advance it."""
     err = Console(stderr=True)
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), RunsPerSecond(), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RunsPerSecond(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal or not runs, transient=True) as bar:
         task = bar.add_task("runs", total=runs)
 
-        def advance(runs: int) -> None:
-            bar.advance(task, runs)
+        def advance(runs: int, note: str = "") -> None:
+            bar.update(task, advance=runs, description=f"runs  {note}" if note else "runs")
 
         yield advance

@@ -52,11 +52,11 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     for key, base in ((key.key, base) for keys in zips for key in keys for base in bases):
         check_effect(key, base)
     names = {key.key for keys in axes for key in keys}
-    segments = [_bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
+    segments = [bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
     distinct = tuple({repr(segment): segment for segment in segments}.values())
-    columns = tuple(_build_axis(bases[0], keys) for keys in axes)
+    columns = tuple(build_axis(bases[0], keys) for keys in axes)
     for segment in distinct:
-        _check_segment(segment, columns)
+        check_segment(segment, columns)
     duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
     return Plan(
         distinct,
@@ -84,7 +84,7 @@ def _describe_draw(zips: Sequence[Zip]) -> Mapping[str, Any]:
     return draws[0].facts if draws else {}
 
 
-def _check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
+def check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
     """Calls the task's check of values, if it has one, once for the runs of a segment."""
     if segment.task.check:
         traced = {name: np.array([value], segment.scalar_dtype(name)) for name, value in segment.traced.items()}
@@ -158,7 +158,8 @@ def _is_axis(key: SweptKey, base: Base) -> bool:
     return not any(value is None for value in values) and find_scalar(key.key, base) is not None
 
 
-def _bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -> Segment:
+def bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -> Segment:
+    """The segment of a base with these values; `axes` names the traced scalars that vary within it."""
     task, raw, values = _apply_values(base, assignments)
     static: dict[str, Any] = {}
     traced: dict[str, int | float] = {}
@@ -232,7 +233,7 @@ def _build_object(owner: str, text: str) -> Built:
     return Built(text, build_object(owner, json.loads(text)))
 
 
-def _build_axis(base: Base, keys: Zip) -> Axis:
+def build_axis(base: Base, keys: Zip) -> Axis:
     """The axis of some keys with each combination of their values once."""
     columns = {key.key: _build_column(base, key) for key in keys}
     return Axis(columns if any(map(_is_distinct, keys)) else drop_duplicates(columns))

@@ -19,6 +19,7 @@ from runner.config.cores import reserve_cores
 from runner.config.destination import EscapeError, remove_unused_folders
 from runner.config.launch import ShardJob, ShardLauncher, read_shard_job
 from runner.config.messages import ERRORS, describe_refusal
+from runner.config.searches import SearchCall, read_points, read_search
 from runner.config.settings import Settings, read_settings
 from runner.config.shipped import share_tasks
 from runner.config.sources import SHIPPED, register_sources
@@ -35,12 +36,14 @@ class Call:
     """
 
     plan: Plan
+    """Of a search, that of an example."""
     settings: Settings
     folder: Path
     config_files: Mapping[str, str]
     launcher: ShardLauncher | None = None
     shard: ShardJob | None = None
     warnings: tuple[str, ...] = ()
+    search: SearchCall | None = None
 
 
 def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
@@ -101,8 +104,11 @@ def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None =
     replaced = reserve_cores(settings.cores_per_run)  # before a task's module is imported, which may start JAX
     if shard:
         shard.hide_other_gpus()  # before it, too
-    plan, warnings = read_plan(config, settings), (replaced,) if replaced else ()
-    return Call(plan, settings, folder, _format_config(config), launcher, shard, warnings)
+    points = read_points(config, settings)
+    search = None if points else read_search(config, settings)
+    plan = points or (search.example if search else read_plan(config, settings))
+    warnings = (replaced,) if replaced else ()
+    return Call(plan, settings, folder, _format_config(config), launcher, shard, warnings, search)
 
 
 def _format_config(config: DictConfig) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Override strings in Hydra's grammar, parsed into the keys that a sweep varies and their values."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -62,13 +63,20 @@ Zip = tuple[SweptKey, ...]
 
 
 def build_sweep_overrides(
-    loader: ConfigLoader, overrides: Sequence[str], zipped: Sequence[Any], sampling: Sampling | None = None
+    loader: ConfigLoader,
+    overrides: Sequence[str],
+    zipped: Sequence[Any],
+    sampling: Sampling | None = None,
+    *,
+    search: Mapping[str, Any] | None = None,
+    is_open: bool = False,
 ) -> list[str]:
     """The overrides of the one job that runs a whole sweep.
 
     Overrides that do not sweep are passed on. Of each swept config group the first option is selected, and the sweep
     itself is passed as strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys,
-    or a list of such lists. Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
+    or a list of such lists. `search` are the settings of a search; with `is_open` it searches intervals
+    itself. Raises InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
     last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
     for override in last.values():
@@ -77,11 +85,13 @@ def build_sweep_overrides(
     lines = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     axes = [str(override.input_line) for override in last.values() if override.is_sweep_override()]
     zips = _normalize_zips(zipped)
-    groups = [key.select_option(0) for keys in parse_sweep(loader, axes, zips, sampling) for key in keys if key.is_group]
+    parsed = parse_sweep(loader, axes, zips, sampling, is_open=is_open)
+    groups = [key.select_option(0) for keys in parsed for key in keys if key.is_group]
     quoted_axes = ",".join(map(quote, axes))
     quoted_zips = ",".join(f"[{','.join(map(quote, names))}]" for names in zips)
     drawn = [f"sweep.sampling=[{sampling.sampler},{sampling.samples},{sampling.seed}]"] if sampling else []
-    return [*lines, *groups, f"sweep.axes=[{quoted_axes}]", f"sweep.zip=[{quoted_zips}]", *drawn]
+    searched = [f"sweep.search={quote(json.dumps(search))}"] if search else []
+    return [*lines, *groups, f"sweep.axes=[{quoted_axes}]", f"sweep.zip=[{quoted_zips}]", *drawn, *searched]
 
 
 def check_key(key: str) -> None:
@@ -101,14 +111,18 @@ def parse_sweep(
     axes: Sequence[str],
     zipped: Sequence[Sequence[str]] = (),
     sampling: Sampling | None = None,
+    *,
+    is_open: bool = False,
 ) -> list[Zip]:
     """The keys of a sweep in the order given, those that vary together at the place of their first.
 
-    Intervals are drawn together by `sampling`. Raises InvalidInputError for a key without values, for keys that cannot
-    be zipped, for intervals without `sampling`, and for `sampling` without intervals.
+    Intervals are drawn together by `sampling`, or with `is_open` stand as the only value of their key.
+    Raises InvalidInputError for a key without values, for keys that cannot be zipped, for intervals without `sampling`,
+    and for `sampling` without intervals.
     """
     overrides = _parse_overrides(loader, axes)
-    drawn = _draw_keys(loader, [override for override in overrides if override.is_interval_sweep()], sampling)
+    intervals = [] if is_open else [override for override in overrides if override.is_interval_sweep()]
+    drawn = _draw_keys(loader, intervals, sampling)
     parsed = (drawn.get(override.key_or_group) or _parse_key(loader, override) for override in overrides)
     keys = {key.key: key for key in parsed}
     partners: dict[str, tuple[str, ...]] = {}
@@ -141,8 +155,8 @@ def _check_range(override: Override, sweep: RangeSweep) -> None:
 def _draw_keys(loader: ConfigLoader, overrides: Sequence[Override], sampling: Sampling | None) -> dict[str, SweptKey]:
     if sampling is None and overrides:
         raise InvalidInputError(
-            f"{overrides[0].input_line}: an interval has no discrete values; hydra.sweeper.samples=N draws some; or give "
-            "a list, or range(start,stop,step)"
+            f"{overrides[0].input_line}: an interval has no discrete values; hydra.sweeper.samples=N draws some; or "
+            "give a list, or range(start,stop,step)"
         )
     if sampling is None:
         return {}
@@ -176,6 +190,9 @@ def _read_prefix(override: Override) -> str:
 
 
 def _parse_key(loader: ConfigLoader, override: Override) -> SweptKey:
+    if override.is_interval_sweep():
+        interval = read_interval(loader, override)
+        return SweptKey(interval.key, _read_prefix(override), False, (interval,))
     options = loader.get_group_options(override.key_or_group)
     values = _list_options(override, len(options)) if options else _list_values(override)
     prefix = _read_prefix(override)
@@ -240,7 +257,9 @@ def _check_zip(names: Sequence[str], keys: dict[str, SweptKey], taken: dict[str,
         if name not in keys:
             raise InvalidInputError(f"zip names {name!r}, which is not swept; swept are: {', '.join(keys) or 'none'}")
         if isinstance(keys[name].values, DrawnValues):
-            raise InvalidInputError(f"zip names {name!r}, whose values are drawn together with those of other intervals")
+            raise InvalidInputError(
+                f"zip names {name!r}, whose values are drawn together with those of other intervals"
+            )
         if name in taken:
             raise InvalidInputError(f"zip names {name!r} twice: in {list(taken[name])} and in {list(names)}")
     if len({keys[name].count for name in names}) > 1:

@@ -133,4 +133,3 @@ def test_what_cannot_be_drawn_is_refused(toy, arguments, message):
     assert called.status == 2
     assert message in called.err
     assert called.folder is None
-
