@@ -62,7 +62,7 @@ class Constraint:
     bound: float
 
     def measure(self, values: np.ndarray) -> np.ndarray:
-        """How far the points `(points, runs)` are beyond the bound, `(points,)`; infinitely far with a nonfinite run."""
+        """How far the points `(points, runs)` are beyond the bound, `(points,)`; infinitely if a run is nonfinite."""
         with np.errstate(invalid="ignore"):
             beyond = self.sign * (values.mean(axis=1) - self.bound)
         return np.where(np.isfinite(beyond), beyond, np.inf)

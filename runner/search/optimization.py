@@ -1,8 +1,8 @@
 """Searches by Optuna's samplers: a batch of points is asked for, executed, and told.
 
 Optuna keeps nothing: its study is built again in each call from the results of the table, batch by batch, and each
-batch has a sampler of its own, whose seed depends on the search's seed and on the number of the batch alone. So a search
-that is resumed proposes the same points as an uninterrupted one. Source of the samplers: optuna.readthedocs.io.
+batch has a sampler of its own, whose seed depends on the search's seed and on the number of the batch alone. So a
+resumed search proposes the same points as an uninterrupted one. Source of the samplers: optuna.readthedocs.io.
 """
 
 import warnings
