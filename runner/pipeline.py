@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,8 +85,8 @@ class Outcome:
     missing: str | None = None
 
 
-def run_call(path: Path, read_call: Callable[[], Call]) -> None:
-    """Runs the call that `read_call` returns in the folder at `path`.
+def run_call(path: Path, read_call: Callable[[], Call]) -> Sequence[float | list[float]] | None:
+    """Runs the call that `read_call` returns in the folder at `path`; returns the objectives of a search.
 
     Raises InvalidInputError for usage errors, StudyFailedError if runs are left without a result, and
     StudyInterruptedError if a signal ended the study.
@@ -99,9 +99,11 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> None:
     elif call.search:
         from runner.searching import run_search
 
-        run_search(call, call.search, folder)
+        trials = run_search(call, call.search, folder)
+        return [trial.objective for trial in trials]
     else:
         run_study(call, folder)
+    return None
 
 
 def run_study(call: Call, folder: Folder) -> None:

@@ -43,8 +43,8 @@ CONFIRMING_SEEDS = 20
 Outputs = Mapping[str, np.ndarray]
 
 
-def run_search(call: Call, search: SearchCall, folder: Folder) -> None:
-    """Opens the study, executes what the search proposes and the study lacks, and prints the best points.
+def run_search(call: Call, search: SearchCall, folder: Folder) -> tuple[Trial, ...]:
+    """Opens the study, executes what the search proposes and the study lacks, prints the best points and returns all.
 
     Raises InvalidInputError for usage errors, StudyFailedError if runs have no result, and StudyInterruptedError if a
     signal ended the search.
@@ -55,8 +55,11 @@ def run_search(call: Call, search: SearchCall, folder: Folder) -> None:
             pipeline.prepare_jax(call)
             batches = begin_batches(call, search, study.saved, study.fingerprint)
             if call.settings.dry_run:
-                return batches.preview(next(search.propose()))
-            return summarize(call, search, batches, batches.execute_all())
+                batches.preview(next(search.propose()))
+                return ()
+            trials = batches.execute_all()
+            summarize(call, search, batches, trials)
+            return trials
     fork = fork_folder(folder)
     try:
         return run_search(call, search, fork)
@@ -304,13 +307,16 @@ def _fill_from_rows(values: dict[str, np.ndarray], index: RunIndex, rows: Any) -
 def summarize(call: Call, search: SearchCall, batches: Batches, trials: Sequence[Trial]) -> None:
     """Prints the best points and how to confirm them. Raises StudyFailedError if runs have no result."""
     folder = batches.saved.folder
-    ranked = rank_trials(trials, search.objectives)
-    print_best(search, batches, ranked)
+    ranked = [] if search.is_part else rank_trials(trials, search.objectives)
+    if not search.is_part:
+        print_best(search, batches, ranked)
     saved = batches.counted - batches.executed
     there = f", {saved:,} of them already there" if saved else ""
     terminal.print_line(
         f"{terminal.count_runs(batches.counted)} of {len(trials):,} trials in {shorten_path(folder.results)}{there}"
     )
+    if search.is_part:
+        return
     if call.settings.report:
         from runner.analysis.comparison import compare_studies
         from runner.analysis.report import write_report

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,7 +47,7 @@ class Call:
     search: SearchCall | None = None
 
 
-def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], None]) -> None:
+def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], Any]) -> None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 
     A sweep calls it once, too, or once in each job of a launcher. `execute` calls `read_call()` for the checked call.
@@ -57,13 +58,13 @@ def run_application(arguments: Sequence[str], execute: Callable[[Path, Callable[
     is_executing = False
 
     @hydra.main(version_base="1.3", config_path=str(SHIPPED), config_name="config")
-    def application(config: DictConfig, launcher: ShardLauncher | None = None) -> None:
+    def application(config: DictConfig, launcher: ShardLauncher | None = None) -> Any:
         nonlocal is_executing
         is_executing = True
         share_tasks()
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            execute(folder, lambda: read_call(config, folder, launcher))
+            return execute(folder, lambda: read_call(config, folder, launcher))
         except ERRORS as error:
             if HydraConfig.get().mode is RunMode.RUN:
                 raise EscapeError(error) from error

@@ -20,6 +20,7 @@ from runner.errors import InvalidInputError
 from runner.plan.segments import Plan
 from runner.plan.size import PlanSize, check_size
 from runner.plan.values import as_integer
+from runner.search.given import pass_on
 from runner.search.halving import Halving, check_halving, halve
 from runner.search.intervals import Interval
 from runner.search.objectives import Constraint, Objective, check_outputs, make_objectives, parse_constraint
@@ -46,6 +47,8 @@ class SearchCall:
     title: str
     example: Plan
     """The plan of some point of each combination of options."""
+    is_part: bool = False
+    """Whether somebody else searches, and this is one of its batches."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -71,6 +74,8 @@ def read_search(config: DictConfig, settings: Settings) -> SearchCall | None:
     if not config.sweep.search:
         return None
     given = json.loads(config.sweep.search)
+    if "given" in given:
+        return _read_given(config, settings, given)
     return (_read_halving if "halving" in given else _read_optimization)(config, settings, given)
 
 
@@ -140,6 +145,21 @@ def _read_halving(config: DictConfig, settings: Settings, given: Mapping[str, An
     _check_runs(runs, settings)
     example = _join(binder, [{**points[0], budget: halving.most}])
     return SearchCall(partial(halve, points, halving), binder, objectives, (), runs, halving.facts["halving"], example)
+
+
+def _read_given(config: DictConfig, settings: Settings, given: Mapping[str, Any]) -> SearchCall:
+    """A batch of points that somebody else has proposed, each with its seed."""
+    keys = {name: SweptKey(name, prefix, is_group, ()) for name, (prefix, is_group) in given["given"]["keys"].items()}
+    points = given["given"]["points"]
+    binder = Binder(config, settings, keys, ())
+    metrics = dict(binder.compose(points[0]).task.metrics)
+    names = given["objective"] or list(metrics)[:1]
+    # which values are better is the business of whoever proposes them
+    directions = metrics | dict.fromkeys([names] if isinstance(names, str) else names, "minimize")
+    objectives = make_objectives(given["objective"], None, "mean", directions)
+    example = _join(binder, points)
+    propose = partial(pass_on, points, objectives)
+    return SearchCall(propose, binder, objectives, (), len(points), "points of another sweeper", example, True)
 
 
 def _build_space(config: DictConfig, keys: Sequence[SweptKey]) -> tuple[Space, Base]:

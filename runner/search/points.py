@@ -1,5 +1,6 @@
 """What a search proposes and is told: points, and the outputs of their runs."""
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,6 +31,12 @@ class Trial:
     is_feasible: bool
     batch: int
     budget: int | None = None
+
+    @property
+    def objective(self) -> float | list[float]:
+        """What somebody who searches is told of it: a number, or a list of several; NaN for a nonfinite result."""
+        values = [math.nan] if self.values is None else list(self.values)
+        return values[0] if len(values) == 1 else values
 
 
 Proposals: TypeAlias = Generator[Sequence[Point], Results, tuple[Trial, ...]]

@@ -15,8 +15,8 @@ from runner.search.objectives import (
     make_objectives,
     parse_constraint,
 )
-from runner.search.optimization import Optimization, check_optimization, check_space, optimize
 from runner.search.optimization import Method as Sampler
+from runner.search.optimization import Optimization, check_optimization, check_space, optimize
 from runner.search.points import Results, Trial
 from runner.search.ranking import find_front, rank_trials
 from runner.search.space import Choice, Space, Steps
