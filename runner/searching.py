@@ -6,8 +6,10 @@ is read from there, and the rest is executed.
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,9 @@ class Batches:
     executed: int = 0
     counted: int = 0
     best: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    before: float | None = None
+    """Seconds that earlier calls have taken."""
 
     def execute_all(self) -> tuple[Trial, ...]:
         """Executes batch after batch, and returns the trials. Raises StudyInterruptedError after a signal."""
@@ -96,8 +101,10 @@ class Batches:
         try:
             with catch_signals(pipeline.announce_stop) as get_signal, terminal.show_progress(shown) as advance:
                 points = next(proposals)
-                while True:
-                    points = proposals.send(self.execute(points, get_signal, advance))
+                for number in count():
+                    results = self.execute(points, get_signal, advance)
+                    self._note_batch(number)
+                    points = proposals.send(results)
                     self.check_signal(get_signal)
         except StopIteration as end:
             return end.value
@@ -273,6 +280,17 @@ class Batches:
 
     def _describe_best(self) -> str:
         return "" if self.best is None else f"best {self.search.objectives[0].output} {self.best:.6g}"
+
+    def _note_batch(self, number: int) -> None:
+        """Appends when a batch has ended to `batches.csv`, unless an earlier call has executed it."""
+        if not self.executed or self.search.is_part:
+            return
+        path = self.saved.folder.batches
+        known = path.read_text().splitlines() if path.exists() else ["batch,runs,seconds"]
+        if self.before is None:
+            self.before = float(known[-1].rpartition(",")[2]) if len(known) > 1 else 0.0
+        seconds = self.before + time.monotonic() - self.started
+        write_file(path, "\n".join([*known[: number + 1], f"{number},{self.counted},{seconds:.3f}", ""]))
 
     def _write_programs(self) -> None:
         """Writes what each group of the search has cost, all of its batches together."""

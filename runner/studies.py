@@ -14,7 +14,7 @@ from runner.output import run_command
 from runner.plan.even_values import count_distinct
 from runner.plan.status import Status
 from runner.storage.folder import Folder
-from runner.storage.manifest import require_manifest
+from runner.storage.manifest import Manifest, require_manifest
 from runner.storage.reader import count_statuses
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
@@ -22,8 +22,8 @@ from runner.storage.run_index import RunIndex
 HEADER = ("study", "task", "axes", "done", "planned", "nonfinite", "failed", "age", "state")
 
 WORDS = (
-    "axes: what was swept, with the number of values; done, planned: runs; nonfinite: runs with a NaN or an infinity "
-    "in a result; failed: runs without a result; age: since the last call"
+    "axes: what was swept or searched, with the number of values; done, planned: runs; nonfinite: runs with a NaN or "
+    "an infinity in a result; failed: runs without a result; age: since the last call"
 )
 PROSE = ("task", "axes", "state")
 VERIFIED = "as it was written"
@@ -44,6 +44,7 @@ def _describe_study(folder: Folder) -> list[Any]:
     try:
         manifest = require_manifest(folder.manifest)
         tasks, axes = _describe_axes(manifest.indexes)
+        axes = describe_search(manifest) + axes
         counts = count_statuses(folder, manifest)
         for part in folder.parts:
             counts.update(count_statuses(part, replace(manifest, retries=())))
@@ -52,6 +53,13 @@ def _describe_study(folder: Folder) -> list[Any]:
     done = sum(counts.values())
     state = "complete" if done >= manifest.planned else "unfinished: the same command resumes it"
     return [tasks, axes, done, manifest.planned, counts[Status.NONFINITE], counts[Status.FAILED], age, state]
+
+
+def describe_search(manifest: Manifest) -> str:
+    """What a study says of its search before its axes; nothing if its points were listed."""
+    facts = manifest.fingerprint.search or {}
+    methods = [str(facts[name]) for name in ("sampler", "halving") if name in facts]
+    return f"search ({', '.join(methods)}) " if methods else ""
 
 
 def _describe_axes(indexes: tuple[RunIndex, ...]) -> tuple[str, str]:

@@ -25,6 +25,8 @@ from runner.search.samplers import Sampler, Sampling, check_seed, draw_unit
 from runner.search.space import Choice, Dimension, Space
 
 OLDEST_OPTUNA = 5
+LEAST_POPULATION = 4
+"""CMA-ES averages the better half of its population, and divides by what a single one would leave."""
 
 
 class Method(StrEnum):
@@ -103,6 +105,11 @@ def check_optimization(
         _check_installed(settings)
         with _quieten():
             _make_sampler(settings, 0)
+    if settings.method is Method.CMAES and settings.batch < LEAST_POPULATION:
+        raise InvalidInputError(
+            f"hydra.sweeper.batch must be at least {LEAST_POPULATION} for cmaes, whose population it is, got "
+            f"{settings.batch}"
+        )
     if settings.method is Method.CMAES and (len(objectives) > 1 or constraints):
         raise InvalidInputError("hydra.sweeper.sampler=cmaes has one objective and no constraints; tpe and nsga2 have")
     return settings
@@ -225,7 +232,7 @@ def _make_sampler(settings: Optimization, batch: int) -> Any:
     }
     arguments: dict[Method, dict[str, Any]] = {
         Method.TPE: {"group": True},  # finds what conditional dimensions have in common
-        Method.CMAES: {"popsize": max(2, settings.batch), "warn_independent_sampling": False},
+        Method.CMAES: {"popsize": max(LEAST_POPULATION, settings.batch), "warn_independent_sampling": False},
         Method.GP: {"warn_independent_sampling": False},
         Method.NSGA2: {"population_size": max(2, settings.batch)},
         Method.NSGA3: {"population_size": max(2, settings.batch)},

@@ -46,7 +46,8 @@ class Fingerprint:
     def describe(self) -> dict[str, Any]:
         """All of it as one mapping from a label for people to a value."""
         values = {f"{owner}: {name}": value for owner, own in self.values.items() for name, value in own.items()}
-        return self.describe_environment() | values
+        search = {f"search: {name}": value for name, value in (self.search or {}).items()}
+        return self.describe_environment() | search | values
 
     def describe_environment(self) -> dict[str, Any]:
         """Versions, lanes, cores, device, settings and code as one mapping from a label for people to a value."""
@@ -54,7 +55,6 @@ class Fingerprint:
         entries |= {"lanes": self.lanes} | ({} if self.device is None else {"kind of device": self.device})
         entries |= {} if self.cores_per_run is None else {"cores_per_run": self.cores_per_run}
         entries |= {f"setting {name}": value for name, value in (self.settings or {}).items()}
-        entries |= {f"search: {name}": value for name, value in (self.search or {}).items()}
         return entries | {f"code of task {task}": digest for task, digest in self.code.items()}
 
     def merge(self, newer: "Fingerprint") -> "Fingerprint":

@@ -125,6 +125,7 @@ GIVEN = {"sampler": "tpe", "trials": 10, "batch": 5, "sampler_seed": 0, "options
         ({"trials": 0}, "trials must be an integer from 1"),
         ({"batch": "many"}, "batch must be an integer from 1"),
         ({"sampler_seed": -1}, "sampler_seed must be an integer"),
+        ({"sampler": "cmaes", "batch": 3}, "batch must be at least 4 for cmaes"),
         ({"options": 3}, "must be arguments"),
         ({"options": {"n_startup": 3}}, "TPESampler refuses"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import toys
 
 OPTUNA = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=interval(0,1)", "seed=0,1", "study=s"]
-SMALL = ["hydra.sweeper.trials=9", "hydra.sweeper.batch=3"]
+SMALL = ["hydra.sweeper.trials=12", "hydra.sweeper.batch=4"]
 HALVING = [
     "-m",
     "task=keep",
@@ -59,23 +59,23 @@ def test_a_stopped_search_ends_with_the_same_bytes(toy, tmp_path, sampler, monke
 def test_a_search_stopped_within_a_batch_goes_on_with_its_points(toy, tmp_path, monkeypatch):
     from runner.execution import blocks
 
-    whole = toy(*OPTUNA, *SMALL, "block=1")
-    assert len(whole.frame) == 18
+    whole = toy(*OPTUNA, *SMALL, "lanes=1", "block=1")
+    assert len(whole.frame) == 24
     shutil.move(tmp_path / "outputs" / "s", tmp_path / "outputs" / "whole")
     execute, done = blocks.execute_blocks, []
 
     def stop(*arguments, **named):
         for result in execute(*arguments, **named):
             done.append(1)
-            if len(done) == 9:
+            if len(done) == 14:
                 raise KeyboardInterrupt
             yield result
 
     monkeypatch.setattr(blocks, "execute_blocks", stop)
-    assert toy(*OPTUNA, *SMALL, "block=1").status == 130
-    assert len(pd.read_csv("outputs/s/results.csv")) == 8
+    assert toy(*OPTUNA, *SMALL, "lanes=1", "block=1").status == 130
+    assert len(pd.read_csv("outputs/s/results.csv")) == 13
     monkeypatch.setattr(blocks, "execute_blocks", execute)
-    assert toy(*OPTUNA, *SMALL, "block=1").status == 0
+    assert toy(*OPTUNA, *SMALL, "lanes=1", "block=1").status == 0
     for name in ("results.csv", "study.json"):
         assert Path("outputs/s", name).read_bytes() == Path("outputs/whole", name).read_bytes(), name
 
@@ -83,9 +83,9 @@ def test_a_search_stopped_within_a_batch_goes_on_with_its_points(toy, tmp_path, 
 def test_a_search_is_extended_and_shows_its_best_points(toy):
     first = toy(*OPTUNA, *SMALL)
     assert first.status == 0, first.err
-    longer = toy(*OPTUNA, "hydra.sweeper.trials=12", "hydra.sweeper.batch=3")
-    assert "24 runs of 12 trials" in longer.out
-    assert "18 of them already there" in longer.out
+    longer = toy(*OPTUNA, "hydra.sweeper.trials=14", "hydra.sweeper.batch=4")
+    assert "28 runs of 14 trials" in longer.out
+    assert "24 of them already there" in longer.out
     best = first.frame.groupby("level")["score"].mean().min()
     assert f"{best:.6g}" in longer.out
     assert "seed=range(2,22)" in longer.out
@@ -102,7 +102,7 @@ def test_the_programs_are_compiled_once(toy):
     called = toy(*OPTUNA, *SMALL, "hydra.sweeper.objective=score")
     assert called.status == 0
     programs = pd.read_csv("outputs/s/programs.csv")
-    assert programs["runs"].tolist() == [18]
+    assert programs["runs"].tolist() == [24]
 
 
 def test_equal_points_are_executed_once(toy):
@@ -110,16 +110,17 @@ def test_equal_points_are_executed_once(toy):
     called = toy(*call)
     assert called.status == 0, called.err
     assert len(called.frame) == 4
-    assert "4 runs of 9 trials" in called.out
+    assert "4 runs of 12 trials" in called.out
 
 
-def test_options_have_their_own_dimensions(toy, lab):
+def test_options_have_their_own_dimensions(runner, lab):
     lab(
         {
             "forest.py": "def grow(seed: int, kind: dict, base: float = 0.0):\n"
             "    return {'loss': base + kind['width'] + kind.get('slope', 0.0)}\n",
             "conf/task/forest.yaml": "# @package _global_\ndefaults:\n  - /kind: round\n  - _self_\ntask:\n"
-            "  name: forest\n  _target_: forest.grow\n  traced: [kind]\n  metrics: {loss: minimize}\nseed: 0\nbase: 0.0\n",
+            "  name: forest\n  _target_: forest.grow\n  traced: [kind]\n  metrics: {loss: minimize}\n"
+            "seed: 0\nbase: 0.0\n",
             "conf/kind/round.yaml": "width: 1.0\n",
             "conf/kind/steep.yaml": "width: 1.0\nslope: 2.0\n",
         }
@@ -128,15 +129,15 @@ def test_options_have_their_own_dimensions(toy, lab):
         "--config-dir", "conf", "-m", "hydra/sweeper=optuna", "task=forest", "kind=round,steep",
         "kind.width=interval(1,2)", "kind.slope=interval(-3,0)", "study=f", *SMALL,
     ]  # fmt: skip
-    called = toy(*call)
+    called = runner(*call)
     assert called.status == 0, called.err
     frame = called.frame
     assert frame.loc[frame["kind"] == "round", "kind.slope"].isna().all()
     assert frame.loc[frame["kind"] == "steep", "kind.slope"].between(-3, 0).all()
     assert set(frame["kind"]) == {"round", "steep"}
-    refused = toy(*call[:-3], "kind.height=interval(0,1)", "study=g")
+    refused = runner(*call[:-3], "kind.height=interval(0,1)", "study=g")
     assert refused.status == 2
-    assert "kind.height" in refused.err
+    assert "kind has no 'height'; it has: width" in refused.err
 
 
 def test_nonfinite_points_are_told_as_failed(toy):
