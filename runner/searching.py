@@ -9,7 +9,6 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -100,11 +99,11 @@ class Batches:
         proposals = self.search.propose()
         try:
             with catch_signals(pipeline.announce_stop) as get_signal, terminal.show_progress(shown) as advance:
-                points = next(proposals)
-                for number in count():
+                points, number = next(proposals), 0
+                while True:
                     results = self.execute(points, get_signal, advance)
                     self._note_batch(number)
-                    points = proposals.send(results)
+                    points, number = proposals.send(results), number + 1
                     self.check_signal(get_signal)
         except StopIteration as end:
             return end.value

@@ -58,7 +58,8 @@ class GridSweeper(Sweeper):
     def __init__(self, params: dict[str, Any] | None, zip: list[Any], shards: Any, **given: Any) -> None:
         self.params = params or {}
         self.zip = zip
-        self.sampling, self.search = self.read_settings(OmegaConf.to_container(OmegaConf.create(given), resolve=True))
+        plain: Any = OmegaConf.to_container(OmegaConf.create(given), resolve=True)
+        self.sampling, self.search = self.read_settings(plain)
         if not isinstance(shards, int) or isinstance(shards, bool) or shards < 1:
             raise InvalidInputError(f"hydra.sweeper.shards must be a positive integer, got {shards!r}")
         self.shards = shards

@@ -176,7 +176,7 @@ def _build_space(config: DictConfig, keys: Sequence[SweptKey]) -> tuple[Space, B
         branches[options] = tuple(d for key, d in others.values() if key.prefix or _has_key(base.raw, key.key))
     for name, (key, _) in others.items():
         if not any(name in [d.key for d in branch] for branch in branches.values()):
-            compose_base(config, [*bases[0].assignments, (key, _example(others[name][1]))])  # says what there is
+            compose_base(config, (*bases[0].assignments, (key, _example(others[name][1]))))  # says what there is
             raise InvalidInputError(f"{name} is in none of the combinations of options; +{name}=… adds it to all")
     empty = [options for options, branch in branches.items() if not branch]
     if empty and (not groups or any(branches.values())):

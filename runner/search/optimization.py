@@ -186,10 +186,10 @@ def _ask(space: Space, settings: Optimization) -> Proposals:
 
 def list_trials(points: Sequence[Point], judged: Judged, batch: int, budget: int | None = None) -> tuple[Trial, ...]:
     """The points of a batch with what they have led to."""
-    feasible: np.ndarray = (judged.violations <= 0).all(axis=1)
+    feasible = np.all(judged.violations <= 0, axis=1).tolist()
     values = [tuple(map(float, row)) if np.isfinite(row).all() else None for row in judged.values]
     return tuple(
-        Trial(point, own, own is not None and bool(is_feasible), batch, budget)
+        Trial(point, own, own is not None and is_feasible, batch, budget)
         for point, own, is_feasible in zip(points, values, feasible, strict=True)
     )
 
