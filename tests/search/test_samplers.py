@@ -69,6 +69,7 @@ def test_a_sobol_study_is_extended_and_crossed_with_seeds(toy):
     assert first.frame["level"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_intervals_are_crossed_with_choices_and_static_integers(toy):
     called = toy(
         "-m", "task=noisy", "level=tag(log,interval(0.1,10))", "steps=tag(int,interval(1,3))", "seed=0,1",
@@ -81,6 +82,7 @@ def test_intervals_are_crossed_with_choices_and_static_integers(toy):
     assert set(frame["steps"]) <= {1, 2, 3}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -97,6 +99,7 @@ def test_another_space_or_sampler_is_another_study(toy, change, message):
     assert message in called.err
 
 
+@pytest.mark.slow
 def test_a_latin_hypercube_says_that_it_cannot_be_extended(toy):
     call = ["-m", "task=noisy", "level=interval(0,1)", "hydra.sweeper.sampler=lhs", "study=s"]
     assert toy(*call, "hydra.sweeper.samples=4").status == 0
@@ -105,6 +108,7 @@ def test_a_latin_hypercube_says_that_it_cannot_be_extended(toy):
     assert "a Latin hypercube, which cannot be extended, was 4, is 8" in called.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,6 +27,7 @@ def _optuna():
     pytest.importorskip("cmaes")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2"])
 def test_a_stopped_search_ends_with_the_same_bytes(toy, tmp_path, sampler, monkeypatch):
     """The search is ended between two of its batches, and within one."""
@@ -80,6 +81,7 @@ def test_a_search_stopped_within_a_batch_goes_on_with_its_points(toy, tmp_path, 
         assert Path("outputs/s", name).read_bytes() == Path("outputs/whole", name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_search_is_extended_and_shows_its_best_points(toy):
     first = toy(*OPTUNA, *SMALL)
     assert first.status == 0, first.err
@@ -92,6 +94,7 @@ def test_a_search_is_extended_and_shows_its_best_points(toy):
     assert "study=s-confirmed" in longer.out
 
 
+@pytest.mark.slow
 def test_the_programs_are_compiled_once(toy):
     toys.TRACES.clear()
     call = [*OPTUNA[:2], "task=line", "slope=interval(0,1)", "seed=0,1", "study=s"]
@@ -105,6 +108,7 @@ def test_the_programs_are_compiled_once(toy):
     assert programs["runs"].tolist() == [24]
 
 
+@pytest.mark.slow
 def test_equal_points_are_executed_once(toy):
     call = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=0.25,0.5", "seed=0,1", "study=s", *SMALL]
     called = toy(*call)
@@ -113,6 +117,7 @@ def test_equal_points_are_executed_once(toy):
     assert "4 runs of 12 trials" in called.out
 
 
+@pytest.mark.slow
 def test_options_have_their_own_dimensions(runner, lab):
     lab(
         {
@@ -140,6 +145,7 @@ def test_options_have_their_own_dimensions(runner, lab):
     assert "kind has no 'height'; it has: width" in refused.err
 
 
+@pytest.mark.slow
 def test_nonfinite_points_are_told_as_failed(toy):
     call = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=interval(-1,1)", "seed=0,1", "study=s"]
     called = toy(*call, "hydra.sweeper.trials=12", "hydra.sweeper.batch=6")
@@ -150,6 +156,7 @@ def test_nonfinite_points_are_told_as_failed(toy):
     assert all(float(line.split()[0]) >= 0 for line in shown[:5])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("change", "label"),
     [
@@ -172,6 +179,7 @@ def test_another_search_is_refused_with_both_sides(toy, change, label):
     assert Path("outputs/s/results.csv").read_bytes() == before
 
 
+@pytest.mark.matrix
 def test_another_search_may_be_a_fork(toy):
     toy(*OPTUNA, "hydra.sweeper.trials=3", "hydra.sweeper.batch=3")
     forked = toy(*OPTUNA, "hydra.sweeper.trials=3", "hydra.sweeper.batch=3", "level=interval(0,2)", "on_mismatch=fork")
@@ -180,13 +188,14 @@ def test_another_search_may_be_a_fork(toy):
     assert len(forked.frame) == 6
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["hydra.sweeper.objective=loss"], "loss has no direction"),
         (["hydra.sweeper.objective=curve", "hydra.sweeper.direction=minimize"], "curve is an array of 5, no number"),
         (["hydra.sweeper.objective=los", "hydra.sweeper.direction=minimize"], "the task returns no 'los'; its numbers"),
-        (["hydra.sweeper.constraints=[score<1]"], "a constraint must be of the form"),
+        (["hydra.sweeper.constraints=['score<1']"], "a constraint must be of the form"),
         (["hydra.sweeper.trials=0"], "trials must be an integer from 1"),
         (["hydra.sweeper.sampler=bayes"], "sampler must be one of tpe"),
         (["seed=interval(0,9)"], "seeds are replicates"),
@@ -201,6 +210,7 @@ def test_bad_settings_of_a_search_are_refused(toy, arguments, message):
     assert called.folder is None or not (called.folder / "results.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_word_is_no_objective(toy):
     call = ["-m", "hydra/sweeper=optuna", "task=grade", "slope=interval(0,1)", "among=[a,b]", "modulus=2", "study=s"]
     called = toy(*call, "hydra.sweeper.objective=verdict", "hydra.sweeper.direction=minimize")
@@ -244,6 +254,7 @@ def test_halving_keeps_the_length_of_schedules(toy):
     assert set(called.frame["length"]) == {9}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("halving", "message"),
     [
@@ -264,6 +275,7 @@ def test_bad_budgets_are_refused(toy, halving, message):
     assert message in called.err
 
 
+@pytest.mark.matrix
 def test_hyperband_runs_several_brackets(toy):
     called = toy(
         "-m", "task=keep", "rate=interval(0,4)", "steps=9", "hydra.sweeper.samples=17", "study=h",
@@ -274,6 +286,7 @@ def test_hyperband_runs_several_brackets(toy):
     assert (called.frame["steps"] == 9).sum() == 5
 
 
+@pytest.mark.slow
 def test_jobs_of_another_sweeper_are_runs_of_one_study(toy):
     """Hydra's basic sweeper hands a list of overrides to the launcher."""
     called = toy(
@@ -295,13 +308,14 @@ def test_jobs_of_another_sweeper_are_runs_of_one_study(toy):
     )
 
 
+@pytest.mark.slow
 def test_settings_of_a_study_cannot_differ_between_jobs(toy):
     called = toy("-m", "hydra/sweeper=basic", "hydra/launcher=lanes", "task=noisy,divide", "study=l")
     assert called.status == 2
     assert "runs jobs of one study, which differ in task=noisy and task=divide" in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_search_in_shards_has_the_same_rows(toy):
     pytest.importorskip("joblib")
     alone = toy(*OPTUNA, *SMALL)
