@@ -84,6 +84,8 @@ def format_run(recalled: RecalledCall, segment: Segment, scalars: Mapping[str, i
 
 def _find_assignments(recalled: RecalledCall, segment: Segment) -> Assignments:
     """The values of swept keys that distinguish a segment from the others of its plan."""
+    if (search := recalled.call.search) is not None:
+        return tuple((search.binder.keys[name], value) for name, value in segment.swept.items())
     zips = read_sweep(recalled.config)
     static = [keys for keys in zips if all(key.key in segment.swept for key in keys)]
     return next(

@@ -140,6 +140,9 @@ def test_options_have_their_own_dimensions(runner, lab):
     assert frame.loc[frame["kind"] == "round", "kind.slope"].isna().all()
     assert frame.loc[frame["kind"] == "steep", "kind.slope"].between(-3, 0).all()
     assert set(frame["kind"]) == {"round", "steep"}
+    empty = runner("--config-dir", "conf", *call[2:6], "kind.slope=interval(-3,0)", "study=e")
+    assert empty.status == 2
+    assert "the space of the search has nothing in it for kind=round" in empty.err
     refused = runner(*call[:-3], "kind.height=interval(0,1)", "study=g")
     assert refused.status == 2
     assert "kind has no 'height'; it has: width" in refused.err
@@ -273,6 +276,22 @@ def test_bad_budgets_are_refused(toy, halving, message):
     called = toy(*HALVING[:-1], f"hydra.sweeper.halving={halving}", "study=h")
     assert called.status == 2
     assert message in called.err
+
+
+@pytest.mark.slow
+def test_the_best_run_of_a_search_is_replayed(toy, call_main):
+    from runner.replay import main
+
+    called = toy("-m", "hydra/sweeper=optuna", "task=keep", "rate=interval(0,4)", "seed=0,1", "study=s", *SMALL)
+    assert called.status == 0, called.err
+    status, out, err = call_main(main, "outputs/s", "--best", "1", "--metric", "loss", "--save")
+    assert status == 0, err
+    best = called.frame.loc[called.frame["loss"].idxmin()]
+    assert f"{best['loss']:.6g}" in out
+    assert f"rate={best['rate']:.6g}" in out
+    assert "identical" in out
+    saved = Path("outputs/s/checkpoints", f"run-{best['run']}", "task", f"run-{best['run']}.yaml").read_text()
+    assert f"rate: {best['rate']}" in saved
 
 
 @pytest.mark.matrix
