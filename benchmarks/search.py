@@ -163,9 +163,9 @@ def measure_halving(place, quick, rounds):
         shares.append(half["steps_taken"].sum() / full["steps_taken"].sum())
         again.append(half["steps_taken"].sum() / half.groupby(["lr", "seed"])["steps_taken"].max().sum())
         print(f"  {same} of {number + 1} the same, {shares[-1]:.3f} of the steps", flush=True)
-    print(
-        f"halving: the same best point in {same} of {rounds}, {statistics.mean(shares):.3f} of the steps (at most 0.35)"
-    )
+    share = statistics.mean(shares)
+    print(f"halving: the same best point in {same} of {rounds}, {share:.3f} of the steps (at most 0.35)")
+    print(f"halving: {statistics.mean(again):.2f} times the steps of pausing")
 
 
 def read(place, study):

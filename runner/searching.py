@@ -20,7 +20,7 @@ from runner.config.overrides import quote
 from runner.config.searches import SEED, SearchCall
 from runner.errors import StudyFailedError
 from runner.execution.signals import catch_signals
-from runner.plan.pending import PendingRuns
+from runner.plan.pending import PendingRuns, find_pending
 from runner.plan.segments import Plan
 from runner.search.points import Point, Results, Trial
 from runner.search.ranking import rank_trials
@@ -134,7 +134,8 @@ class Batches:
     ) -> Outputs:
         """The outputs of the runs of a plan, `(points, runs of a point)` each, NaN where a run has none."""
         index = index_plan(plan, self.parameters)
-        pending = self.saved.find_pending(plan, index)
+        is_new = not self.rows and not self.saved.part_spans  # then nothing but known points is in the table
+        pending = find_pending(plan, None, self.saved.rows) if is_new else self.saved.find_pending(plan, index)
         values = {name: np.full(plan.runs, np.nan) for name in self.search.outputs}
         missing = sum(pending.counts)
         if missing < plan.runs:
@@ -258,7 +259,6 @@ class Batches:
     def preview(self, points: Sequence[Point]) -> None:
         """Prints the groups of a batch."""
         from runner.execution.schedule import make_schedule, preview_schedule
-        from runner.plan.pending import find_pending
 
         rows: list[Sequence[Any]] = []
         header: list[str] = []

@@ -1,4 +1,4 @@
-"""A sweeper of somebody else with the launcher lanes, in a process of its own, because Hydra finds plugins at its start."""
+"""A third-party sweeper with the launcher lanes, in a process of its own: Hydra finds plugins at its start."""
 
 import json
 
