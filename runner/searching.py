@@ -18,7 +18,7 @@ from runner import pipeline, terminal
 from runner.config.command import Call
 from runner.config.overrides import quote
 from runner.config.searches import SEED, SearchCall
-from runner.errors import StudyFailedError
+from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.signals import catch_signals
 from runner.plan.pending import PendingRuns, find_pending
 from runner.plan.segments import Plan
@@ -50,6 +50,7 @@ def run_search(call: Call, search: SearchCall, folder: Folder) -> tuple[Trial, .
     Raises InvalidInputError for usage errors, StudyFailedError if runs have no result, and StudyInterruptedError if a
     signal ended the search.
     """
+    check_settings(call)
     with lock_folder(folder):
         study = pipeline.open_study(call, folder)
         if study is not None:
@@ -66,6 +67,16 @@ def run_search(call: Call, search: SearchCall, folder: Folder) -> tuple[Trial, .
         return run_search(call, search, fork)
     finally:
         remove_if_empty(fork)
+
+
+def check_settings(call: Call) -> None:
+    """Raises InvalidInputError for settings that a search does not have."""
+    if call.settings.retry is not None:
+        raise InvalidInputError("retry is no setting of a search, whose next points depend on the results that it had")
+    if call.settings.verify is not None:
+        raise InvalidInputError(
+            "verify is no setting of a search; python -m runner.replay executes its best runs again"
+        )
 
 
 @dataclass
@@ -106,6 +117,7 @@ class Batches:
                     points, number = proposals.send(results), number + 1
                     self.check_signal(get_signal)
         except StopIteration as end:
+            self._note_planned(self.saved.rows)
             return end.value
         finally:
             if self.executed:
@@ -189,6 +201,8 @@ class Batches:
             missing=missing,
             can_save=schedule.can_save,
         )
+        left = 0 if self.search.is_part else max(0, self.search.runs - self.counted - plan.runs)
+        manifest = replace(manifest, planned=manifest.planned + left)
         write_file(folder.manifest, format_manifest(manifest))
         if not self.executed:
             devices = [] if pipeline.is_elsewhere(self.call) else program.describe_devices() * len(schedule.devices)
@@ -250,6 +264,13 @@ class Batches:
     def look_up(self, trial: Trial) -> Outputs:
         """The outputs of the runs of a trial, `(runs,)` each."""
         return self.known[self.search.binder.bind([self.search.complete(trial)])[0].identify()[0]]
+
+    def _note_planned(self, runs: int) -> None:
+        """Records how many runs the study has in the end, which only the search knows."""
+        manifest = self.saved.manifest
+        if manifest is not None and self.executed and manifest.planned != runs:
+            self.saved = replace(self.saved, manifest=replace(manifest, planned=runs))
+            write_file(self.saved.folder.manifest, format_manifest(replace(manifest, planned=runs)))
 
     def check_signal(self, get_signal: Callable[[], int | None]) -> None:
         """Raises StudyInterruptedError if a signal has arrived and the search is not at its end."""

@@ -49,6 +49,7 @@ def test_a_stopped_search_ends_with_the_same_bytes(toy, tmp_path, sampler, monke
 
         monkeypatch.setattr(searching.Batches, "execute", stop)
         assert toy(*call).status == 130
+        assert json.loads(Path("outputs/s/study.json").read_text())["planned"] == 24
         monkeypatch.setattr(searching.Batches, "execute", execute)
     again = toy(*call)
     assert again.status == 0
@@ -204,6 +205,8 @@ def test_another_search_may_be_a_fork(toy):
         (["seed=interval(0,9)"], "seeds are replicates"),
         (["level=interval(1,0)"], "the first bound must be below the second"),
         (["lvel=interval(0,1)"], "lvel"),
+        (["retry=failed"], "retry is no setting of a search"),
+        (["verify=2"], "verify is no setting of a search"),
     ],
 )
 def test_bad_settings_of_a_search_are_refused(toy, arguments, message):
