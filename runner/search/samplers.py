@@ -1,11 +1,15 @@
 """Samplers: points drawn together from several intervals, by `scipy.stats.qmc`."""
 
 import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,9 @@ from runner.errors import InvalidInputError
 from runner.plan.size import MOST_VALUES
 from runner.plan.values import SEED_STOP, as_integer
 from runner.search.intervals import Interval
+
+MOST_KEPT = 1 << 20
+"""Numbers of a draw that are kept in the user's cache, which take 8 MiB."""
 
 
 class Sampler(StrEnum):
@@ -113,9 +120,45 @@ def describe_space(values: Mapping[str, Any]) -> str:
 
 
 def draw_unit(sampling: Sampling, dimensions: int) -> np.ndarray:
-    """Points of the unit cube, float64 `(samples, dimensions)`."""
-    random = np.random.default_rng(sampling.seed)
-    return _DRAW[sampling.sampler](random, sampling.samples, dimensions)
+    """Points of the unit cube, float64 `(samples, dimensions)`.
+
+    They are kept in the user's cache, unless they are many: to import SciPy's samplers takes longer than the rest of a
+    small sweep.
+    """
+    shape = sampling.samples, dimensions
+    path = None if math.prod(shape) > MOST_KEPT or sampling.sampler is Sampler.RANDOM else _locate(sampling, dimensions)
+    if path is not None and (known := _load(path, shape)) is not None:
+        return known
+    points = _DRAW[sampling.sampler](np.random.default_rng(sampling.seed), *shape)
+    if path is not None:
+        with suppress(OSError):  # a folder that cannot be written
+            _save(path, points)
+    return points
+
+
+def _locate(sampling: Sampling, dimensions: int) -> Path | None:
+    """Where these points are kept, by all that they depend on; None where the user has no folder."""
+    versions = f"scipy-{metadata.version('scipy')}-numpy-{metadata.version('numpy')}"
+    name = f"{sampling.sampler}-{sampling.samples}-{dimensions}-{sampling.seed}-{versions}.npy"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedbed" / "points" / name
+    except RuntimeError:
+        return None
+
+
+def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # none, or a damaged file
+        return None
+    return points if points.shape == shape and points.dtype == np.float64 else None
+
+
+def _save(path: Path, points: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.save(file, points)
+    os.replace(file.name, path)
 
 
 def _draw_sobol(random: np.random.Generator, count: int, dimensions: int) -> np.ndarray:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.search import samplers
 from runner.search.intervals import Interval
-from runner.search.samplers import Draw, Sampler, Sampling
+from runner.search.samplers import Draw, Sampler, Sampling, draw_unit
 
 EXTENSIBLE = [Sampler.SOBOL, Sampler.HALTON, Sampler.RANDOM]
 SPACE = (Interval("lr", 1e-4, 1.0, is_log=True), Interval("wd", -1.0, 3.0), Interval("n", 1, 6, is_integer=True))
@@ -41,6 +42,19 @@ def test_points_are_more_even_than_random_ones(sampler):
     for share in (np.log(lr / 1e-4) / np.log(1e4), (wd + 1) / 4):
         counts = np.histogram(share, bins=8, range=(0, 1))[0]
         assert abs(counts - 8).max() <= 1
+
+
+def test_drawn_points_are_kept_and_drawn_again_if_the_file_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = draw_unit(Sampling(Sampler.SOBOL, 16, 0), 2)
+    (kept,) = tmp_path.rglob("*.npy")
+    monkeypatch.setitem(samplers._DRAW, Sampler.SOBOL, None)
+    assert np.array_equal(draw_unit(Sampling(Sampler.SOBOL, 16, 0), 2), first)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert np.array_equal(draw_unit(Sampling(Sampler.SOBOL, 16, 0), 2), first)
+    assert len(kept.read_bytes()) == 16 * 2 * 8 + 128
 
 
 @given(st.integers(1, 50), st.integers(1, 200), st.booleans())
