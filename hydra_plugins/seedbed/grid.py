@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner.config.destination import check_written_by_runner, claim_folder
-from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
+from runner.config.launch import BASIC_LAUNCHER, LANES_LAUNCHER, ShardLauncher
 from runner.config.overrides import build_sweep_overrides, quote
 from runner.errors import InvalidInputError
 from runner.search.samplers import Sampling, check_sampling
@@ -69,7 +69,12 @@ class GridSweeper(Sweeper):
         samples = given.pop("samples")
         drawn = (given.pop("sampler"), samples, given.pop("sampler_seed"))
         sampling = None if samples is None else check_sampling(*drawn)
-        return sampling, None if given["halving"] is None else given
+        if given["halving"] is not None:
+            return sampling, given
+        for name, usual in (("objective", None), ("direction", None), ("reduce", "mean")):
+            if given[name] != usual:
+                raise InvalidInputError(f"hydra.sweeper.{name} is of use to hydra.sweeper.halving only")
+        return sampling, None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -77,6 +82,10 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         loader = self.hydra_context.config_loader
         check_written_by_runner(self.config)
+        if str(self.config.hydra.launcher.get("_target_")) == LANES_LAUNCHER:
+            raise InvalidInputError(
+                "hydra/launcher=lanes is for the sweepers of others, such as hydra/sweeper=basic; leave it out"
+            )
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = build_sweep_overrides(
             loader, [*params, *arguments], self.zip, self.sampling, search=self.search, is_open=self.is_open

@@ -14,9 +14,10 @@ MOST_KEPT = 64
 
 
 class KeptPrograms:
-    """What one schedule leaves to the next ones of the same search: traced tasks, and programs by device."""
+    """What one schedule leaves to the next ones of the same search: traced tasks, and `most` programs by device."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most = most
         self.traced: dict[str, TracedTask | str] = {}
         self._programs: dict[tuple[str, int | None], Program] = {}
         self._lock = Lock()
@@ -30,7 +31,7 @@ class KeptPrograms:
         """Keeps a program; of too many, the one that was kept first is dropped."""
         with self._lock:
             self._programs[signature, kept.traced.device] = kept
-            while len(self._programs) > MOST_KEPT:
+            while len(self._programs) > self._most:
                 del self._programs[next(iter(self._programs))]
 
 
@@ -50,7 +51,7 @@ class Programs:
         kept: KeptPrograms | None = None,
     ) -> None:
         self._groups, self._compilers, self._ahead = groups, compilers, ahead
-        self.kept = kept or KeptPrograms()
+        self.kept = kept or KeptPrograms(0)
         self._names = list(groups)
         self._place = {name: i for i, name in enumerate(self._names)}
         self._left = dict(runs)

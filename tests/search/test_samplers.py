@@ -136,6 +136,8 @@ def test_a_latin_hypercube_says_that_it_cannot_be_extended(toy):
         (["steps=tag(int,interval(1.5,3))", "hydra.sweeper.samples=4"], "must be integers"),
         (["steps=interval(1,3)", "hydra.sweeper.samples=4"], "steps must be an integer"),
         (["task=interval(0,1)", "hydra.sweeper.samples=4"], "is a config group"),
+        (["level=1,2", "hydra.sweeper.objective=score"], "objective is of use to hydra.sweeper.halving only"),
+        (["level=1,2", "hydra/launcher=lanes"], "hydra/launcher=lanes is for the sweepers of others"),
         (["level=interval(0,1)", "hydra.sweeper.samples=0"], "samples must be an integer from 1"),
         (["level=interval(0,1)", "hydra.sweeper.samples=x"], "samples must be an integer from 1"),
         (["level=interval(0,1)", "hydra.sweeper.samples=4", "hydra.sweeper.sampler=sobal"], "must be one of sobol"),
