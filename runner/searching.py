@@ -260,6 +260,8 @@ class Batches:
             again = pipeline.format_call(folder)
             raise StudyFailedError(f"{left:,} of {schedule.runs:,} runs are missing{reason}; resume with: {again}")
         _fill_from_rows(values, index, read_keyed_rows(folder, self.saved.manifest))
+        if self.counted + plan.runs < self.search.runs:
+            self.check_signal(lambda: number)
 
     def look_up(self, trial: Trial) -> Outputs:
         """The outputs of the runs of a trial, `(runs,)` each."""
