@@ -245,8 +245,9 @@ class Batches:
         if call.launcher is not None:
             given = f"sweep.points={quote(json.dumps(list(points)))}"
             call = replace(call, launcher=replace(call.launcher, overrides=[*call.launcher.overrides, given]))
-        for outdated in (folder.programs, folder.stop_request):
-            outdated.unlink(missing_ok=True)
+        folder.stop_request.unlink(missing_ok=True)
+        if not self.executed:
+            folder.programs.unlink(missing_ok=True)
         number, problems = pipeline.run_shards(call, folder, schedule)
         folder.stop_request.unlink(missing_ok=True)
         self.saved = open_saved_study(folder)
@@ -270,7 +271,7 @@ class Batches:
     def _note_planned(self, runs: int) -> None:
         """Records how many runs the study has in the end, which only the search knows."""
         manifest = self.saved.manifest
-        if manifest is not None and self.executed and manifest.planned != runs:
+        if manifest is not None and not self.search.is_part and manifest.planned != runs:
             self.saved = replace(self.saved, manifest=replace(manifest, planned=runs))
             write_file(self.saved.folder.manifest, format_manifest(replace(manifest, planned=runs)))
 
