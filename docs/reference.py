@@ -83,6 +83,27 @@ Those of the sweeper:
 | `hydra.sweeper.params` | what a YAML sweeps, as on the command line |
 | `hydra.sweeper.zip` | keys that vary together: a list of keys, or a list of such lists |
 | `hydra.sweeper.shards` | processes among which the launcher `hydra/launcher=…` divides the sweep |
+| `hydra.sweeper.samples` | how many points are drawn from all intervals together |
+| `hydra.sweeper.sampler` | `sobol` (default), `halton`, `lhs` or `random` |
+| `hydra.sweeper.sampler_seed` | the seed of the sampler, by default 0 |
+| `hydra.sweeper.halving` | `{{budget: steps, eta: 3}}`, with `least` and `method`: only the best points get all of it |
+| `hydra.sweeper.objective`, `direction`, `reduce` | what halving compares points by, as below |
+
+Those of `hydra/sweeper=optuna`, beside `params` and `shards`:
+
+| setting | default | meaning |
+|---|---|---|
+| `hydra.sweeper.sampler` | `tpe` | `tpe`, `cmaes`, `gp`, `nsga2`, `nsga3`, `qmc` or `random` |
+| `hydra.sweeper.trials` | 100 | how many points are proposed |
+| `hydra.sweeper.batch` | 10 | how many of them at once; the population of `cmaes`, `nsga2` and `nsga3` |
+| `hydra.sweeper.sampler_seed` | 0 | the seed of the sampler |
+| `hydra.sweeper.objective` | the task's first metric | an output, or a list of several |
+| `hydra.sweeper.direction` | that of the metric | `minimize` or `maximize`, one for each objective |
+| `hydra.sweeper.reduce` | `mean` | one value of the seeds of a point: `mean`, `median`, `iqm`, `worst` or `upper` |
+| `hydra.sweeper.constraints` | none | texts such as `train_loss<=0.5`, about the mean over the seeds |
+| `hydra.sweeper.options` | none | further arguments of Optuna's sampler |
+
+That of `hydra/launcher=lanes`: `hydra.launcher.objective`, the output that a sweeper is told, or several.
 """
 
 

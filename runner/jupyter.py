@@ -1,5 +1,6 @@
 """Progress in a notebook: a bar that the frontend draws, without widgets."""
 
+import html
 import sys
 import time
 from collections.abc import Callable
@@ -26,11 +27,12 @@ class NotebookProgress:
 
     def __init__(self, runs: int, display: Display) -> None:
         self.runs, self.done, self.started, self.drawn = runs, 0, time.monotonic(), 0.0
+        self.note = ""
         self.handle = display(self, display_id=True)
 
-    def advance(self, runs: int) -> None:
-        """Adds runs that are done."""
-        self.done += runs
+    def advance(self, runs: int, note: str = "") -> None:
+        """Adds runs that are done; a note stands behind them."""
+        self.done, self.note = self.done + runs, note
         now = time.monotonic()
         if now - self.drawn >= UPDATE_SECONDS or self.done == self.runs:
             self.drawn = now
@@ -40,7 +42,8 @@ class NotebookProgress:
         seconds = time.monotonic() - self.started
         rate = self.done / seconds if self.done else 0.0
         left = f", {(self.runs - self.done) / rate:,.0f} s left" if 0 < self.done < self.runs else ""
-        return f"{self.done:,} of {self.runs:,} runs" + (f", {rate:,.0f} runs/s{left}" if self.done else "")
+        pace = f", {rate:,.0f} runs/s{left}" if self.done else ""
+        return f"{self.done:,} of {self.runs:,} runs{pace}{f'; {self.note}' if self.note else ''}"
 
     def _repr_html_(self) -> str:
-        return f'<progress value="{self.done}" max="{self.runs}"></progress> {self!r}'
+        return f'<progress value="{self.done}" max="{self.runs}"></progress> {html.escape(repr(self))}'

@@ -21,7 +21,7 @@ from runner.contract.held import HOLDER, is_held, locate_function, name_function
 from runner.contract.loaded import check_loaded
 from runner.contract.task import load_task
 from runner.errors import InvalidInputError, StudyFailedError, StudyInterruptedError
-from runner.pipeline import run_call
+from runner.pipeline import Ran, run_call
 from runner.plan.datasets import forget_datasets
 from runner.plan.inputs import build_array
 
@@ -137,8 +137,10 @@ def _run(arguments: Sequence[str]) -> Path:
     """Runs the call and returns the folder of its study."""
     ran: list[Path] = []
 
-    def execute(path: Path, read_call: Callable[[], Call]) -> None:
-        ran.append(run_call(path, lambda: _check_code(read_call())).path)
+    def execute(path: Path, read_call: Callable[[], Call]) -> Ran:
+        done = run_call(path, lambda: _check_code(read_call()))
+        ran.append(done.folder.path)
+        return done
 
     _forget_values()
     try:

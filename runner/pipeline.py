@@ -93,8 +93,16 @@ class Outcome:
     missing: str | None = None
 
 
-def run_call(path: Path, read_call: Callable[[], Call]) -> Folder:
-    """Runs the call that `read_call` returns in the folder at `path`, and returns the folder of its study.
+@dataclass(frozen=True)
+class Ran:
+    """What a call has run: the folder of its study, and the objectives of a search's points in their order."""
+
+    folder: Folder
+    objectives: Sequence[float | list[float]] = ()
+
+
+def run_call(path: Path, read_call: Callable[[], Call]) -> Ran:
+    """Runs the call that `read_call` returns in the folder at `path`.
 
     Raises InvalidInputError for usage errors, StudyFailedError if runs are left without a result, and
     StudyInterruptedError if a signal ended the study.
@@ -104,8 +112,12 @@ def run_call(path: Path, read_call: Callable[[], Call]) -> Folder:
         terminal.print_warning(line)
     if call.shard:
         run_shard(call, folder, call.shard)
-        return folder
-    return run_study(call, folder)
+        return Ran(folder)
+    if call.search:
+        from runner.searching import run_search
+
+        return run_search(call, call.search, folder)
+    return Ran(run_study(call, folder))
 
 
 def run_study(call: Call, folder: Folder) -> Folder:
@@ -223,7 +235,7 @@ def open_study(call: Call, folder: Folder) -> Study | None:
     accept = call.settings.on_mismatch is OnMismatch.ACCEPT
     saved = open_saved_study(folder, accept=accept)
     index = saved.index_plan(call.plan)
-    if saved.part_spans and not saved.is_last_sweep(index):
+    if saved.part_spans and not saved.is_last_sweep(index) and call.search is None:
         raise InvalidInputError(_describe_unfinished(saved))
     pending = saved.find_pending(call.plan, index)
     repeated = saved.find_repeated(index, call.settings.retry)
@@ -363,7 +375,7 @@ def _execute_here(call: Call, study: Study, schedule: "Schedule", manifest: Mani
         verified, number = verify_sample(sample, get_signal), get_signal()
     write_file(folder.programs, format_programs(progress.program_rows(program.describe_devices(), verified)))
     if number and progress.runs < schedule.runs:
-        raise _interrupted(call, number, progress.runs, schedule, folder)
+        raise interrupted(call, number, progress.runs, schedule.runs, folder)
     if study.repeated:  # their earlier rows count no more
         summary = _summarize_saved(call, read_saved_study(folder), study.index, manifest)
     failures = _count_failures(folder) if study.saved.rows else progress.failures
@@ -378,14 +390,14 @@ def _execute_shards(call: Call, study: Study, schedule: "Schedule", manifest: Ma
     folder, plan, summary = study.saved.folder, call.plan, _summarize_saved(call, study.saved, study.index, manifest)
     for outdated in (folder.programs, folder.stop_request):
         outdated.unlink(missing_ok=True)
-    number, problems = _run_shards(call, folder, schedule)
+    number, problems = run_shards(call, folder, schedule)
     folder.stop_request.unlink(missing_ok=True)
 
     whole = add_parts(summary, folder)  # cheaper than reading the table, if no shard was lost
     merged = open_saved_study(folder)
     left = sum(map(len, merged.find_pending(plan, study.index).spans))
     if left and number:
-        raise _interrupted(call, number, schedule.runs - left, schedule, folder)
+        raise interrupted(call, number, schedule.runs - left, schedule.runs, folder)
     if left or whole is None:
         whole = _summarize_saved(call, merged, study.index, manifest)
     missing = f"{left:,} of {schedule.runs:,} runs are missing{f': {problems[0]}' if problems else ''}"
@@ -402,7 +414,7 @@ def _count_failures(folder: Folder) -> Counter[str]:
     return count_reasons(folder, require_manifest(folder.manifest))
 
 
-def _run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
+def run_shards(call: Call, folder: Folder, schedule: "Schedule") -> tuple[int | None, list[str]]:
     """Starts the shards and waits for them: the signal that arrived, and the messages of errors.
 
     Without a launcher this process executes the gaps between the parts that an earlier sweep has left.
@@ -464,7 +476,7 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         if command := format_replay(folder, require_manifest(folder.manifest)):
             terminal.print_line(f"keep the best run: {command}")
     if outcome.missing:
-        command = _format_call(call, folder)
+        command = format_call(call, folder)
         raise StudyFailedError(f"{outcome.missing}; resume with: {command}").with_command(command)
     if outcome.failures:
         raise _explain_failures(call, outcome.failures, study)
@@ -482,18 +494,19 @@ def _explain_failures(call: Call, failures: Counter[str], study: Study) -> Study
     runs = study.saved.rows + sum(study.pending.counts)
     reason, _ = failures.most_common(1)[0]
     others = f" (and {len(failures) - 1:,} other reasons)" if len(failures) > 1 else ""
-    command = f"{_format_call(call, study.saved.folder)} retry=failed"
+    command = f"{format_call(call, study.saved.folder)} retry=failed"
     message = f"{failures.total():,} of {runs:,} runs have no result: {reason}{others}; execute them once more with"
     return StudyFailedError(f"{message}: {command}").with_command(command)
 
 
-def _interrupted(call: Call, number: int, done: int, schedule: "Schedule", folder: Folder) -> StudyInterruptedError:
-    command = format_words(call.origin.command) if call.origin.study else _format_call(call, folder)
-    message = f"interrupted after {done:,} of {schedule.runs:,} runs; resume with: {command}"
+def interrupted(call: Call, number: int, done: int, runs: int, folder: Folder) -> StudyInterruptedError:
+    """The error of a signal that has left runs pending."""
+    command = format_words(call.origin.command) if call.origin.study else format_call(call, folder)
+    message = f"interrupted after {done:,} of {runs:,} runs; resume with: {command}"
     return StudyInterruptedError(number, message).with_command(command)
 
 
-def _format_call(call: Call, folder: Folder) -> str:
+def format_call(call: Call, folder: Folder) -> str:
     """This call as one would type it to go on with its study."""
     arguments = [argument for argument in call.origin.command if not argument.startswith(("study=", "retry="))]
     return format_words([*arguments, f"study={folder.path.name}"])

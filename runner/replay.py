@@ -110,6 +110,7 @@ def _print_replays(request: Request, recalled: RecalledCall, replays: "Sequence[
     from runner.execution.verification import describe_values
 
     swept = dict.fromkeys(name for axis in recalled.call.plan.axes for name in axis.columns)
+    swept |= dict.fromkeys(recalled.call.search.binder.keys if recalled.call.search else ())
     metric = request.choice.metric
     rows = []
     for replay in replays:

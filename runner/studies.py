@@ -29,9 +29,10 @@ HEADER = (
     *("study", "task", "axes", "done", "planned", "nonfinite", "failed", "best run", "size", "tags", "age", "state"),
 )
 WORDS = (
-    "axes: what was swept, with the number of values; done, planned: runs; nonfinite: runs with a NaN or an infinity "
-    "in a result; failed: runs without a result; best run: the best value of the first metric with a direction, which "
-    "of many runs is a lucky one (show has the best point over its seeds); size: of all files; age: since the last call"
+    "axes: what was swept or searched, with the number of values; done, planned: runs; nonfinite: runs with a NaN or "
+    "an infinity in a result; failed: runs without a result; best run: the best value of the first metric with a "
+    "direction, which of many runs is a lucky one (show has the best point over its seeds); size: of all files; age: "
+    "since the last call"
 )
 PROSE = ("task", "axes", "tags", "state")
 VERIFIED = "as it was written"
@@ -76,7 +77,8 @@ def _describe_entry(entry: Entry) -> list[Any]:
     name, age, overview = entry.folder.path.name, _format_age(entry.called), entry.overview
     if overview.statuses is None:  # a damaged study is listed, too
         return [name, "", "", "", "", "", "", "", format_bytes(entry.bytes), "", age, overview.problem]
-    axes = " ".join(f"{axis}:{count}" for axis, count in (overview.axes or {}).items())
+    searched = [f"search ({overview.search})"] if overview.search else []
+    axes = " ".join([*searched, *(f"{axis}:{count}" for axis, count in (overview.axes or {}).items())])
     counts = [overview.count(status) for status in (Status.NONFINITE, Status.FAILED)]
     return [
         *(name, ", ".join(overview.tasks), axes, overview.done, overview.planned, *counts),

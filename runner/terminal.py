@@ -48,9 +48,9 @@ EMPTY = '""'
 
 
 class Advance(Protocol):
-    """Advances the progress bar."""
+    """Advances the progress bar; a note stands behind it."""
 
-    def __call__(self, runs: int) -> None: ...
+    def __call__(self, runs: int, note: str = "") -> None: ...
 
 
 _is_muted = ContextVar("is_muted", default=False)
@@ -336,16 +336,22 @@ class RunsPerSecond(ProgressColumn):
 @contextmanager
 def show_progress(runs: int) -> Iterator[Advance]:
     """Shows a bar with runs per second and remaining time, on a terminal and in a notebook; yields its `advance`."""
-    if (display := find_display()) and not _is_muted.get():
+    if runs and (display := find_display()) and not _is_muted.get():
         yield NotebookProgress(runs, display).advance
         return
     err = Console(stderr=True, force_jupyter=False)
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), RunsPerSecond(), TimeRemainingColumn())
-    is_shown = err.is_terminal and not _is_muted.get()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RunsPerSecond(),
+        TimeRemainingColumn(),
+    )
+    is_shown = err.is_terminal and bool(runs) and not _is_muted.get()
     with Progress(*columns, console=err, disable=not is_shown, transient=True) as bar:
         task = bar.add_task("runs", total=runs)
 
-        def advance(runs: int) -> None:
-            bar.advance(task, runs)
+        def advance(runs: int, note: str = "") -> None:
+            bar.update(task, advance=runs, description=f"runs  {note}" if note else "runs")
 
         yield advance

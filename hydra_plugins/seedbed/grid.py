@@ -16,19 +16,31 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner.config.destination import check_written_by_runner, claim_folder
-from runner.config.launch import BASIC_LAUNCHER, ShardLauncher
+from runner.config.launch import BASIC_LAUNCHER, LANES_LAUNCHER, ShardLauncher
 from runner.config.overrides import build_sweep_overrides, quote
 from runner.errors import InvalidInputError
+from runner.search.samplers import Sampling, check_sampling
 
 
 @dataclass
 class GridSweeperConf:
-    """`params` are swept like overrides on the command line, `zip` lists keys that vary together."""
+    """`params` are swept like overrides on the command line, `zip` lists keys that vary together.
+
+    `samples` points are drawn from all intervals by `sampler`, one of sobol, halton, lhs and random. With `halving`,
+    such as `{budget: steps, eta: 3}`, only the best points by `objective` get the whole budget.
+    """
 
     _target_: str = "hydra_plugins.seedbed.grid.GridSweeper"
     params: dict[str, Any] | None = None
     zip: list[Any] = field(default_factory=list)
     shards: Any = 1
+    samples: Any = None
+    sampler: Any = "sobol"
+    sampler_seed: Any = 0
+    halving: Any = None
+    objective: Any = None
+    direction: Any = None
+    reduce: Any = "mean"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf, provider="seedbed")
@@ -40,12 +52,29 @@ class GridSweeper(Sweeper):
     With several shards, that job runs in this process and starts the shards as jobs of the configured launcher.
     """
 
-    def __init__(self, params: dict[str, Any] | None, zip: list[Any], shards: Any) -> None:
+    is_open = False
+    """Whether the search itself chooses values of intervals."""
+
+    def __init__(self, params: dict[str, Any] | None, zip: list[Any], shards: Any, **given: Any) -> None:
         self.params = params or {}
         self.zip = zip
+        plain: Any = OmegaConf.to_container(OmegaConf.create(given), resolve=True)
+        self.sampling, self.search = self.read_settings(plain)
         if not isinstance(shards, int) or isinstance(shards, bool) or shards < 1:
             raise InvalidInputError(f"hydra.sweeper.shards must be a positive integer, got {shards!r}")
         self.shards = shards
+
+    def read_settings(self, given: dict[str, Any]) -> tuple[Sampling | None, dict[str, Any] | None]:
+        """How intervals are drawn, and the settings of a search; None where there is none."""
+        samples = given.pop("samples")
+        drawn = (given.pop("sampler"), samples, given.pop("sampler_seed"))
+        sampling = None if samples is None else check_sampling(*drawn)
+        if given["halving"] is not None:
+            return sampling, given
+        for name, usual in (("objective", None), ("direction", None), ("reduce", "mean")):
+            if given[name] != usual:
+                raise InvalidInputError(f"hydra.sweeper.{name} is of use to hydra.sweeper.halving only")
+        return sampling, None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -53,8 +82,14 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         loader = self.hydra_context.config_loader
         check_written_by_runner(self.config)
+        if str(self.config.hydra.launcher.get("_target_")) == LANES_LAUNCHER:
+            raise InvalidInputError(
+                "hydra/launcher=lanes is for the sweepers of others, such as hydra/sweeper=basic; leave it out"
+            )
         params = [f"{key}={value}" for key, value in self.params.items()]
-        overrides = build_sweep_overrides(loader, [*params, *arguments], self.zip)
+        overrides = build_sweep_overrides(
+            loader, [*params, *arguments], self.zip, self.sampling, search=self.search, is_open=self.is_open
+        )
 
         # composed here first: an error leaves no folder behind, and the folder's name may depend on the task
         composed = loader.load_sweep_config(self.config, overrides)

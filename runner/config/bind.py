@@ -30,6 +30,7 @@ from runner.plan.inputs import Input, describe_input
 from runner.plan.segments import Axis, Plan, Segment, drop_duplicates
 from runner.plan.size import PlanSize, check_size
 from runner.plan.values import convert_value, freeze
+from runner.search.samplers import DrawnValues, check_sampling
 
 EXACT_INTEGERS = 2**24
 """Integers up to here are exact in float32."""
@@ -44,18 +45,18 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
     combination of the other keys is composed, read and checked. Raises InvalidInputError for what the task does not
     accept, and for a plan that is too large; errors of Hydra and OmegaConf are not caught.
     """
-    zips = parse_sweep(GlobalHydra.instance().config_loader(), config.sweep.axes, config.sweep.zip)
+    zips = read_sweep(config)
     groups = [keys for keys in zips if any(key.is_group for key in keys)]
     bases = _compose_bases(config, zips, groups, large=settings.large)
     axes, static = _divide_keys(zips, groups, bases)
     for key, base in ((key.key, base) for keys in zips for key in keys for base in bases):
         check_effect(key, base)
     names = {key.key for keys in axes for key in keys}
-    segments = [_bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
+    segments = [bind_segment(base, assignments, names) for base in bases for assignments in combine_values(static)]
     distinct = tuple({repr(segment): segment for segment in segments}.values())
-    columns = tuple(_build_axis(bases[0], keys) for keys in axes)
+    columns = tuple(build_axis(bases[0], keys) for keys in axes)
     for segment in distinct:
-        _check_segment(segment, columns)
+        check_segment(segment, columns)
     duplicates = _count_runs(zips) - len(distinct) * math.prod(map(len, columns))
     return Plan(
         distinct,
@@ -66,10 +67,24 @@ def read_plan(config: DictConfig, settings: Settings) -> Plan:
         settings.cores_per_run,
         duplicates,
         settings.devices,
+        _describe_draw(zips),
     )
 
 
-def _check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
+def read_sweep(config: DictConfig) -> list[Zip]:
+    """The keys that a composed config sweeps, with their values. Raises InvalidInputError for what is not valid."""
+    sweep = config.sweep
+    sampling = check_sampling(*sweep.sampling) if sweep.sampling else None
+    return parse_sweep(GlobalHydra.instance().config_loader(), sweep.axes, sweep.zip, sampling)
+
+
+def _describe_draw(zips: Sequence[Zip]) -> Mapping[str, Any]:
+    """What drawn values depend on; nothing where none are drawn."""
+    draws = [key.values.draw for keys in zips for key in keys if isinstance(key.values, DrawnValues)]
+    return draws[0].facts if draws else {}
+
+
+def check_segment(segment: Segment, axes: Sequence[Axis]) -> None:
     """Calls the task's check of values, if it has one, once for the runs of a segment."""
     if segment.task.check:
         traced = {name: np.array([value], segment.scalar_dtype(name)) for name, value in segment.traced.items()}
@@ -143,7 +158,8 @@ def _is_axis(key: SweptKey, base: Base) -> bool:
     return not any(value is None for value in values) and find_scalar(key.key, base) is not None
 
 
-def _bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -> Segment:
+def bind_segment(base: Base, assignments: Assignments, axes: Collection[str]) -> Segment:
+    """The segment of a base with these values; `axes` names the traced scalars that vary within it."""
     task, raw, values = _apply_values(base, assignments)
     static: dict[str, Any] = {}
     traced: dict[str, int | float] = {}
@@ -222,7 +238,7 @@ def forget_objects() -> None:
     _build_object.cache_clear()
 
 
-def _build_axis(base: Base, keys: Zip) -> Axis:
+def build_axis(base: Base, keys: Zip) -> Axis:
     """The axis of some keys with each combination of their values once."""
     columns = {key.key: _build_column(base, key) for key in keys}
     return Axis(columns if any(map(_is_distinct, keys)) else drop_duplicates(columns))
@@ -249,6 +265,8 @@ def _build_column(base: Base, key: SweptKey) -> Column:
             convert_value(task, parameter, bound)
         if _is_seed_range(key):
             return EvenValues(key.values[0], key.values.step, key.count)
+    if isinstance(key.values, DrawnValues) and parameter.kind is Kind.FLOAT:
+        return key.values.column.astype(dtype)
     if isinstance(key.values, tuple) or parameter.kind is not Kind.FLOAT:
         return np.array([convert_value(task, parameter, value) for value in key.values], dtype=dtype)
     return np.fromiter(key.values, dtype=dtype, count=key.count)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +20,7 @@ from runner.config.cores import reserve_cores
 from runner.config.destination import EscapeError, remove_unused_folders
 from runner.config.launch import ShardJob, ShardLauncher, read_shard_job
 from runner.config.messages import ERRORS, describe_refusal
+from runner.config.searches import SearchCall, read_points, read_search
 from runner.config.settings import Settings, read_settings
 from runner.config.shipped import share_tasks
 from runner.config.sources import SHIPPED, register_sources
@@ -54,6 +56,7 @@ class Call:
     """
 
     plan: Plan
+    """Of a search, that of an example."""
     settings: Settings
     folder: Path
     config_files: Mapping[str, str]
@@ -61,10 +64,11 @@ class Call:
     shard: ShardJob | None = None
     warnings: tuple[str, ...] = ()
     origin: Origin = field(default_factory=Origin)
+    search: SearchCall | None = None
 
 
 def run_application(
-    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], object], origin: Origin | None = None
+    arguments: Sequence[str], execute: Callable[[Path, Callable[[], Call]], Any], origin: Origin | None = None
 ) -> Path | None:
     """Composes the configuration of the command line and calls `execute(folder, read_call)`.
 
@@ -78,13 +82,13 @@ def run_application(
     is_executing = False
 
     @hydra.main(version_base="1.3", config_path=str(SHIPPED), config_name="config")
-    def application(config: DictConfig, launcher: ShardLauncher | None = None) -> None:
+    def application(config: DictConfig, launcher: ShardLauncher | None = None) -> Any:
         nonlocal is_executing
         is_executing = True
         share_tasks()
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            execute(folder, lambda: replace(read_call(config, folder, launcher), origin=origin))
+            return execute(folder, lambda: replace(read_call(config, folder, launcher), origin=origin))
         except ERRORS as error:
             if HydraConfig.get().mode is RunMode.RUN:
                 raise EscapeError(error) from error
@@ -126,8 +130,11 @@ def read_call(config: DictConfig, folder: Path, launcher: ShardLauncher | None =
     replaced = reserve_cores(settings.cores_per_run)  # before a task's module is imported, which may start JAX
     if shard:
         shard.hide_other_gpus()  # before it, too
-    plan, warnings = read_plan(config, settings), (replaced,) if replaced else ()
-    return Call(plan, settings, folder, _format_config(config), launcher, shard, warnings)
+    points = read_points(config, settings)
+    search = None if points else read_search(config, settings)
+    plan = points or (search.example if search else read_plan(config, settings))
+    warnings = (replaced,) if replaced else ()
+    return Call(plan, settings, folder, _format_config(config), launcher, shard, warnings, search=search)
 
 
 def _format_config(config: DictConfig) -> dict[str, str]:

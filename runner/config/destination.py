@@ -16,7 +16,7 @@ from runner.config.settings import Settings, check_target, read_settings
 from runner.errors import InvalidInputError
 from runner.storage.folder import shorten_path
 
-SWEEPER = "hydra_plugins.seedbed.grid.GridSweeper"
+SWEEPERS = ("hydra_plugins.seedbed.grid.GridSweeper", "hydra_plugins.seedbed.optuna.OptunaSweeper")
 
 _made: list[Path] = []
 """The folders that this call has made. Hydra constructs the callback itself, so that the callback cannot hold them."""
@@ -44,7 +44,7 @@ class DestinationCallback(Callback):
         """Checks also what another sweeper than the runner's own, which claims its folder itself, would not."""
         with _escape_errors():
             check_written_by_runner(config)
-            if OmegaConf.select(config, "hydra.sweeper._target_") == SWEEPER:
+            if OmegaConf.select(config, "hydra.sweeper._target_") in SWEEPERS:
                 return
             HydraConfig.instance().set_config(config)
             read_settings(config)

@@ -17,6 +17,9 @@ from runner.config.overrides import quote
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 """Hydra's launcher that runs its jobs one after the other in this process."""
 
+LANES_LAUNCHER = "hydra_plugins.seedbed.lanes.LanesLauncher"
+"""The launcher that executes the jobs of other sweepers as runs of one study."""
+
 
 class Placement(Enum):
     """Where a launcher runs its jobs, which determines the cores that they have."""

@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config import help_text
+from runner.config.bind import read_sweep
 from runner.config.command import Call, read_call
 from runner.config.compose import Assignments, combine_values, compose_base, to_values, update_config
 from runner.config.messages import ERRORS, explain_error
-from runner.config.overrides import SweptKey, parse_sweep, quote
+from runner.config.overrides import SweptKey, quote
 from runner.config.settings import RESERVED, Settings
 from runner.config.shipped import share_tasks
 from runner.config.sources import SHIPPED, register_sources
@@ -84,8 +84,9 @@ def format_run(recalled: RecalledCall, segment: Segment, scalars: Mapping[str, i
 
 def _find_assignments(recalled: RecalledCall, segment: Segment) -> Assignments:
     """The values of swept keys that distinguish a segment from the others of its plan."""
-    sweep = recalled.config.sweep
-    zips = parse_sweep(GlobalHydra.instance().config_loader(), sweep.axes, sweep.zip)
+    if (search := recalled.call.search) is not None:
+        return tuple((search.binder.keys[name], value) for name, value in segment.swept.items())
+    zips = read_sweep(recalled.config)
     static = [keys for keys in zips if all(key.key in segment.swept for key in keys)]
     return next(
         assignments

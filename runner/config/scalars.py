@@ -40,6 +40,11 @@ def check_effect(key: str, base: Base) -> None:
         raise InvalidInputError(f"task {base.task.name!r}: {key} has no effect, because nothing refers to it")
 
 
+def list_referring(key: str, base: Base) -> set[str]:
+    """The paths of the numbers within built objects that refer to a top-level key."""
+    return {leaf.path for leaf in _list_leaves(base) if leaf.reference == key}
+
+
 def bind_built(
     task: Task, name: str, raw: Any, resolved: Any, axes: Collection[str]
 ) -> tuple[Template, dict[str, int | float]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from runner import program
 from runner.errors import InvalidInputError, StudyFailedError
-from runner.execution.compilation import Programs
+from runner.execution.compilation import KeptPrograms, Programs
 from runner.execution.placement import Copies, ProgramSource, Turns
 from runner.execution.schedule import Schedule
 from runner.execution.stalls import StallWatch
@@ -62,25 +62,36 @@ class Result:
 
 
 def execute_schedule(
-    schedule: Schedule, columns: Columns, folder: Folder, stop: Callable[[], object], warn: Warn = lambda _: None
+    schedule: Schedule,
+    columns: Columns,
+    folder: Folder,
+    stop: Callable[[], object],
+    warn: Warn = lambda _: None,
+    kept: KeptPrograms | None = None,
 ) -> Iterator[Result]:
     """Executes the pending runs in order, and yields each result once its rows are appended to the table of a folder.
 
     Ends early when `stop` returns something true, after the blocks that have begun. `warn` is given a line for each
-    group that seems to have stalled.
+    group that seems to have stalled. `kept` has the programs of earlier schedules of a search.
     """
     with open_table(folder, columns.header) as table:
         # rows that wait to be synced must not wait for a block that takes long
         watch = StallWatch(partial(_describe_group, schedule), warn, on_wait=table.sync)
         keep = partial(_make_keeper, schedule.plan, folder, stop, watch.note_segment)
-        for result in execute_blocks(schedule, partial(format_rows, schedule.plan, columns), stop, watch, keep):
+        format_batch = partial(format_rows, schedule.plan, columns)
+        for result in execute_blocks(schedule, format_batch, stop, watch, keep, kept):
             table.append(result.rows)
             _forget_state(folder, result.block)
             yield result
 
 
 def execute_blocks(
-    schedule: Schedule, format_batch: FormatRows, stop: Callable[[], object], watch: StallWatch, keep: Keep
+    schedule: Schedule,
+    format_batch: FormatRows,
+    stop: Callable[[], object],
+    watch: StallWatch,
+    keep: Keep,
+    kept: KeptPrograms | None = None,
 ) -> Iterator[Result]:
     """Executes blocks over the schedule's devices and threads, and yields the results in the order of the blocks.
 
@@ -91,7 +102,7 @@ def execute_blocks(
     plan, turns = schedule.plan, Turns(schedule.places, list(schedule.groups))
     queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
     threads, compilers = max(schedule.threads, len(queues)), ThreadPoolExecutor(schedule.threads)
-    programs = Programs(turns.place_groups(schedule.groups), schedule.count_runs(), compilers, ahead=threads)
+    programs = Programs(turns.place_groups(schedule.groups), schedule.count_runs(), compilers, threads, kept)
     copies = Copies(programs)
     put_input = lru_cache(maxsize=DEVICE_INPUTS * len(queues))(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()

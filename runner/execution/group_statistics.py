@@ -91,15 +91,18 @@ class Progress:
         self, devices: Sequence[str], verified: Mapping[str, Verification] = MappingProxyType({})
     ) -> list[Sequence[Any]]:
         """The rows of `programs.csv`; `devices` are the kinds of the schedule's devices."""
-        rows: list[Sequence[Any]] = []
-        for signature, group in self.groups.items():
-            number, task, static, inputs = self.schedule.describe_group(signature)
-            rate = round(group.runs / group.seconds, 1) if group.seconds else ""
-            program = self._describe_program(signature, devices)
-            row = [number, task, static, inputs, self.schedule.runs_of(signature), group.failed, *program]
-            checked = verified[signature].cells if signature in verified else [""] * len(Verification().cells)
-            rows.append([*row, round(group.seconds, 6), rate, group.reason or "", *checked])
-        return rows
+        return [self.group_row(signature, devices, verified.get(signature)) for signature in self.groups]
+
+    def group_row(self, signature: str, devices: Sequence[str], verified: Verification | None = None) -> Sequence[Any]:
+        """The row of one group."""
+        group = self.groups[signature]
+        number, task, static, inputs = self.schedule.describe_group(signature)
+        rate = round(group.runs / group.seconds, 1) if group.seconds else ""
+        program = self._describe_program(signature, devices)
+        runs = max(group.runs, self.schedule.runs_of(signature))  # those of earlier schedules included
+        row = [number, task, static, inputs, runs, group.failed, *program]
+        checked = verified.cells if verified else [""] * len(Verification().cells)
+        return [*row, round(group.seconds, 6), rate, group.reason or "", *checked]
 
     def _describe_program(self, signature: str, devices: Sequence[str]) -> list[Any]:
         facts = self.groups[signature].program
@@ -112,6 +115,6 @@ class Progress:
         return [facts.lanes, size, used, facts.bytes, facts.cache_hit, seconds]
 
 
-def begin_progress(schedule: Schedule) -> Progress:
-    """The statistics before the first block."""
-    return Progress(schedule, {signature: GroupStatistics() for signature in schedule.groups})
+def begin_progress(schedule: Schedule, before: Mapping[str, GroupStatistics] = MappingProxyType({})) -> Progress:
+    """The statistics before the first block, those of earlier schedules of the same groups included."""
+    return Progress(schedule, {name: before.get(name, GroupStatistics()) for name in schedule.groups})

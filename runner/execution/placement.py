@@ -70,7 +70,8 @@ class Copies:
             copy = self._copies.setdefault(key, Future())
         if is_first:
             try:
-                copy.set_result(program.copy_program(original, device))
+                kept = self.programs.kept.get(signature, device)
+                copy.set_result(kept or program.copy_program(original, device))
             except BaseException as error:
                 copy.set_exception(error)
         return copy.result()
@@ -79,6 +80,9 @@ class Copies:
         """Drops the program and its copies if these were the last runs of its group."""
         if self.programs.release(signature, runs):
             with self._lock:
+                for key, copy in self._copies.items():
+                    if key[0] == signature and copy.done() and not copy.exception():
+                        self.programs.kept.put(signature, copy.result())
                 self._copies = {key: copy for key, copy in self._copies.items() if key[0] != signature}
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from runner import program
@@ -115,9 +116,17 @@ class Schedule:
 
 
 def make_schedule(
-    plan: Plan, pending: PendingRuns, repeated: tuple[Block, ...] = (), *, is_resumed: bool, is_here: bool = True
+    plan: Plan,
+    pending: PendingRuns,
+    repeated: tuple[Block, ...] = (),
+    *,
+    is_resumed: bool,
+    is_here: bool = True,
+    known: Mapping[str, TracedTask | str] = MappingProxyType({}),
 ) -> Schedule:
     """Traces the groups that have runs to execute; nothing is compiled. `is_here`: this process executes them.
+
+    Groups that are `known` were traced by an earlier schedule.
 
     Raises InvalidInputError if no group can be traced, and for devices that are not here. A resumed study is exempt
     from the first: it ends as it would have without the interruption, and its last runs may be such.
@@ -131,6 +140,9 @@ def make_schedule(
                 continue
             segment = plan.segments[segments[0]]
             load_function(segment.task)  # a module that cannot be imported refuses the call, not only these runs
+            if signature in known:
+                groups[signature] = known[signature]
+                continue
             try:
                 groups[signature] = program.trace_segment(segment, lanes=plan.lanes, block=plan.block)
             except InvalidInputError as refusal:

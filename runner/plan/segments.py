@@ -83,6 +83,8 @@ class Plan:
     """Runs that the sweep named more than once; each is run once."""
     devices: int | tuple[int, ...] | None = None
     """How many devices execute blocks, or which ones; None uses all of them."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What its points depend on if they were not listed: sampler, seed, space, versions; by labels for people."""
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

@@ -39,12 +39,18 @@ def read_overview(folder: Folder) -> Overview:
             statuses, best = statuses + counted, _choose([best, other])
     except InvalidInputError as error:
         return Overview(problem=str(error))
-    found = Overview(tasks, axes, manifest.planned, dict(statuses), best)
+    found = Overview(tasks, axes, manifest.planned, dict(statuses), best, search=describe_search(manifest))
     try:
         environment = read_environment(folder) or {}
     except InvalidInputError as error:
         return replace(found, problem=str(error))
     return replace(found, note=environment.get("note", ""), tags=tuple(environment.get("tags", ())))
+
+
+def describe_search(manifest: Manifest) -> str:
+    """By which methods a study proposed its points; empty if they were listed."""
+    facts = manifest.fingerprint.search or {}
+    return ", ".join(str(facts[name]) for name in ("sampler", "halving") if name in facts)
 
 
 def find_first_metric(manifest: Manifest) -> str | None:

@@ -42,11 +42,14 @@ class Fingerprint:
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
     cores_per_run: int | None = None
+    search: Mapping[str, Any] | None = None
+    """What the points of a search depend on, by labels for people; None where the points were listed."""
 
     def describe(self) -> dict[str, Any]:
         """All of it as one mapping from a label for people to a value."""
         values = {f"{owner}: {name}": value for owner, own in self.values.items() for name, value in own.items()}
-        return self.describe_environment() | values
+        search = {f"search: {name}": value for name, value in (self.search or {}).items()}
+        return self.describe_environment() | search | values
 
     def describe_environment(self) -> dict[str, Any]:
         """Versions, lanes, cores, device, settings and code as one mapping from a label for people to a value."""
@@ -67,6 +70,7 @@ class Fingerprint:
             {**newer.values, **values},
             self.settings if newer.settings is None else newer.settings,
             self.cores_per_run if newer.cores_per_run is None else newer.cores_per_run,
+            newer.search or self.search,
         )
 
 
@@ -118,6 +122,7 @@ def take_fingerprint(
         values,
         settings,
         cores or plan.cores_per_run,
+        dict(plan.search) or None,
     )
 
 
@@ -138,7 +143,8 @@ def find_mismatch(known: Fingerprint, parameters: Mapping[str, str], plan: Plan,
 
 def pack_fingerprint(fingerprint: Fingerprint) -> dict[str, Any]:
     """The fingerprint as JSON values."""
-    return asdict(fingerprint)
+    data = asdict(fingerprint)
+    return data if data["search"] else {name: value for name, value in data.items() if name != "search"}
 
 
 def unpack_fingerprint(data: Mapping[str, Any]) -> Fingerprint:

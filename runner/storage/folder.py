@@ -35,6 +35,11 @@ class Folder:
         return self.path / "programs.csv"
 
     @property
+    def batches(self) -> Path:
+        """When each batch of a search had ended, for people and pictures."""
+        return self.path / "batches.csv"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 
@@ -109,10 +114,10 @@ class Folder:
     @property
     def own_paths(self) -> tuple[Path, ...]:
         """The files and folders of a study, but for those of its lock."""
-        files = (self.results, self.manifest, self.programs, self.environment, self.stop_request, self.report)
+        files = (self.results, self.manifest, self.programs, self.batches, self.environment)
         folders = (".hydra", "parts", "figures", "states", "checkpoints", "exports")
-        plans = (self.looks, self.confirmations, self.race)
-        return (*files, self.checksums, *plans, *(self.path / name for name in folders))
+        more = (self.stop_request, self.report, self.checksums, self.looks, self.confirmations, self.race)
+        return (*files, *more, *(self.path / name for name in folders))
 
     @property
     def parts(self) -> "list[Folder]":

@@ -35,6 +35,7 @@ _SCHEMA = Record(
                 "values": MappingOf(Record({})),
                 "settings": (dict, type(None)),
                 "cores_per_run": (int, type(None)),
+                "search": (dict, type(None)),
             },
         ),
         "planned": int,

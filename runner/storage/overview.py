@@ -22,7 +22,8 @@ class BestRun:
 class Overview:
     """A study in short; `problem` says what cannot be read of it, or is empty.
 
-    `axes` has the number of values of each parameter that varies, `statuses` the number of runs with each status.
+    `axes` has the number of values of each parameter that varies, `search` names the method by which points were
+    proposed, `statuses` has the number of runs with each status.
     """
 
     tasks: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Overview:
     best: BestRun | None = None
     note: str = ""
     tags: tuple[str, ...] = ()
+    search: str = ""
     problem: str = ""
 
     @property
