@@ -90,9 +90,10 @@ def _estimate(target: Target, runs: int) -> str:
     """How long an export of single runs will take, in words."""
     assert target.rate is not None
     seconds = runs / target.rate
-    units = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+    units = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
     size, unit = next((each for each in units if seconds >= 2 * each[0]), units[-1])
-    return f"{terminal.count_runs(runs)} at about {target.rate:g} a second: {math.ceil(seconds / size):,} {unit}"
+    count = math.ceil(seconds / size)
+    return f"{terminal.count_runs(runs)} at about {target.rate:g} a second: {count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def _print_exported(exported: Exported, manifest: Manifest, done: int) -> None:

@@ -16,6 +16,7 @@ from runner import export
 from runner.contract.task import Output
 from runner.errors import InvalidInputError
 from runner.exports.nested import output_type, parse_cells
+from runner.exports.targets import TARGETS
 
 STUDIES = {
     "arrays and numbers": ("-m", "task=divide", "slope=1,0,-3", "seed=range(0,4)"),
@@ -154,3 +155,10 @@ def test_a_study_that_is_not_finished_says_what_is_missing(toy, call_main):
     assert status == 0
     assert "5 runs written" in out
     assert "4 runs of the study are pending" in out
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"), [(1, "1 run at about 31 a second: 1 second"), (3_000, "97 seconds"), (1_000_000, "9 hours")]
+)
+def test_the_time_of_single_runs_is_estimated(runs, told):
+    assert export._estimate(TARGETS["mlflow"], runs).endswith(told)
