@@ -82,7 +82,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         loader = self.hydra_context.config_loader
         check_written_by_runner(self.config)
-        if str(self.config.hydra.launcher.get("_target_")) == LANES_LAUNCHER:
+        if OmegaConf.select(self.config, "hydra.launcher._target_") == LANES_LAUNCHER:
             raise InvalidInputError(
                 "hydra/launcher=lanes is for the sweepers of others, such as hydra/sweeper=basic; leave it out"
             )

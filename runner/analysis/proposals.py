@@ -79,6 +79,8 @@ def propose_seeds(runs: Runs, plans: Mapping[int, ArmPlan]) -> str:
     plan = max(plans.values(), key=lambda plan: plan.seeds)
     if command := _extend_call(runs, arms, range(first, first + plan.seeds)):
         return command
+    if "task" in runs.points:  # a race is within a task
+        return ""
     more = max(plan.more for plan in plans.values())
     words = ["python", "-m", "runner.race", shorten_path(folder.path), "--metric", plan.metric]
     return shlex.join([*words, "--difference", f"{plan.difference:g}", "--budget", str(more * len(arms))])
@@ -87,16 +89,19 @@ def propose_seeds(runs: Runs, plans: Mapping[int, ArmPlan]) -> str:
 def _extend_call(runs: Runs, arms: Sequence[int], seeds: range) -> str:
     """The command of the study with the values of some points and other seeds; empty where that is not possible."""
     folder, axes = runs.studies[0], runs.points.iloc[list(arms)]
+    if len(arms) == len(runs.points):  # all of them: the command as it is, but for the seeds
+        axes = axes[[]]
     values = {name: list(dict.fromkeys(map(_format_value, axes[name].tolist()))) for name in axes.columns}
     is_plain = all(PLAIN.fullmatch(text) for texts in values.values() for text in texts)
-    if "task" in values or not is_plain or math.prod(map(len, values.values())) != len(arms):
+    is_product = not values or math.prod(map(len, values.values())) == len(arms)
+    if "task" in values or not (is_plain and is_product):
         return ""
     command = shlex.split(format_command(folder))
     swept = ("seed", "study", "overwrite", *values)
     words = [word for word in command if word.partition("=")[0].lstrip("+") not in swept]
     if not command or any(word.startswith(("hydra.sweeper.params", "zip=", "hydra.sweeper.zip")) for word in words):
         return ""
-    is_sweep = any(word in ("-m", "--multirun") for word in words[3:])
+    is_sweep = any(word in ("-m", "--multirun") or "experiment=" in word for word in words[3:])
     chosen = [f"{name}={','.join(texts)}" for name, texts in values.items()]
     added = [*([] if is_sweep else ["-m"]), *chosen, f"seed=range({seeds.start},{seeds.stop})"]
     return shlex.join([*words, *added, f"study={folder.path.name}"])

@@ -98,7 +98,7 @@ def build_sweep_overrides(
 
 def _add_first(override: Override) -> str:
     """The override that adds a swept key to the config, with the first of its values."""
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+    return f"++{override.get_key_element().lstrip('+')}={next(iter(override.sweep_string_iterator()))}"
 
 
 def check_key(key: str) -> None:

@@ -346,3 +346,14 @@ def test_a_filter_and_the_outputs_for_programs(study, capsys):
     out = capsys.readouterr().out
     assert "score, less is better" in out
     assert "score: all columns of points" in out
+
+
+def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
+    words = ["python", "-m", "runner", "--config-dir", "x", "-m", "task=noisy,noisier", "level=2", "seed=range(0,4)"]
+    monkeypatch.setattr(sys, "orig_argv", [*words, "study=more"])
+    folder = toy(*words[5:], "study=more").folder
+    row = compare.compare([folder], baseline={"task": "noisy"}, difference=3.0).differences.iloc[0]
+    told = shlex.split(row["command"])
+    assert told == [*words[:-1], f"seed=range(0,{row['seeds_needed']})", "study=more"]
+    assert toy(*told[5:]).status == 0
+    assert (compare.compare([folder]).points["finished"] == row["seeds_needed"]).all()

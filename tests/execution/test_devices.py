@@ -17,6 +17,7 @@ from runner import program
 from runner.config import launch
 from runner.config.launch import BASIC_LAUNCHER, JOBLIB_LAUNCHER, ShardLauncher
 from runner.errors import InvalidInputError
+from runner.execution.compilation import KeptPrograms
 from runner.execution.placement import Copies, Turns
 from runner.execution.verification import Verification, compare_outputs
 from runner.program import executable
@@ -117,6 +118,8 @@ def test_other_devices_compile_once_each(traced, compiled):
     first = program.compile_program(traced)
 
     class Source:
+        kept = KeptPrograms()
+
         def get(self, signature):
             return first
 
