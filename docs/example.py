@@ -1,6 +1,6 @@
 """Rebuilds the example of the documentation: a study of three axes, its comparison, its pictures and its page.
 
-    python docs/example.py
+python docs/example.py
 """
 
 import shutil

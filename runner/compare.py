@@ -176,9 +176,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
     parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
-    parser.add_argument(
-        "--wide", action="store_true", help="print all columns, in several tables if need be"
-    )
+    parser.add_argument("--wide", action="store_true", help="print all columns, in several tables if need be")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--csv", choices=["points", "differences"], help="print one of its tables as CSV")
     parser.add_argument("--figures", action="store_true", help="write figures/ beside the table, as PNG and SVG")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.analysis.conclusions import Conclusion
 from runner.analysis.comparison import Comparison
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.formats import count_things, format_bounds, format_estimate, format_label, format_short, join_words
 from runner.analysis.load import STATUS_CODES
 from runner.analysis.standings import describe_goal, rank_points

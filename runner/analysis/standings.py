@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.conclusions import Conclusion
 from runner.analysis.comparison import Comparison
+from runner.analysis.conclusions import Conclusion
 from runner.analysis.formats import format_label
 
 SHOWN = (Conclusion.BETTER, Conclusion.WORSE, Conclusion.DIFFERS)
