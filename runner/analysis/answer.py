@@ -184,7 +184,7 @@ def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str
 
 
 def _count(rows: pd.DataFrame) -> str:
-    return f"the {count_things(len(rows), 'point')} not shown"
+    return "the point that is not shown" if len(rows) == 1 else f"the {len(rows):,} points that are not shown"
 
 
 def list_lines(found: MetricAnswer) -> Sequence[str]:

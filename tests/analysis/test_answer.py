@@ -33,7 +33,7 @@ def test_what_is_not_shown_comes_with_what_would_settle_it(simulate):
     made = simulate({"lr": [0.1, 0.2]}, seeds=3, spoil=lambda own, point: own - (point == 0) * 1.02)
     (own,) = answer(made).metrics
     assert own.shown == "No difference to the best is shown (not shown: lr=0.1)."
-    assert "the 1 point not shown" in own.settle
+    assert "the point that is not shown" in own.settle
     assert own.command == made.suggestion
 
 
