@@ -216,7 +216,10 @@ def _list_differences(tested: _Tested, samples: Sequence[Sample], alpha: float, 
         numbers = {name: float(column[place]) for name, column in columns.items()}
         conclusion = conclude(numbers, metric, pair, alpha, contrast)
         texts = {"metric": metric.name, "kind": contrast.kind.value, "interval": contrast.method.value}
-        texts |= {"conclusion": conclusion.value, "verdict": describe_conclusion(conclusion, numbers, pair, contrast)}
+        texts |= {
+            "conclusion": conclusion.value,
+            "verdict": describe_conclusion(conclusion, numbers, pair, alpha, contrast),
+        }
         counts = {"pairs": contrast.pairs, "seeds_needed": needed[place] if needed[place] > 0 else None}
         i, j = tested.pairs[place]
         row = {"point": i, "partner": j, "exploratory": not metric.is_primary, **numbers, **texts, **counts}

@@ -126,6 +126,7 @@ def compare_studies(
     """
     _check_options(level, baseline, all_pairs, failures)
     runs = load_runs([Path(folder) for folder in folders], metrics, by, keep, failures == "last")
+    _check_arrays(runs, failures)
     count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
     samples = group_samples(runs, count)
     described = _describe_metrics(runs, primary, margin)
@@ -144,7 +145,7 @@ def compare_studies(
     differences = _build_differences(runs, claims, labels)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
-    notes = (*notes, *_describe_samples(samples, imputed), *describe_shapes(samples, level))
+    notes = (*notes, *_describe_samples(samples, described, imputed), *describe_shapes(samples, level))
     return Comparison(
         runs,
         level,
@@ -173,6 +174,16 @@ def _check_options(level: float, baseline: Mapping[str, Any] | None, all_pairs: 
     if failures not in {each.value for each in Failures}:
         has = ", ".join(each.value for each in Failures)
         raise InvalidInputError(f"failures must be one of {has}, got {failures!r}")
+
+
+def _check_arrays(runs: Runs, failures: str) -> None:
+    """Refuses the last finite value of metrics that have one value."""
+    outputs = {output.name for manifest in runs.manifests for output in manifest.columns.outputs}
+    if failures == Failures.LAST.value and (scalars := [name for name in runs.values if name in outputs]):
+        raise InvalidInputError(
+            f"failures=last takes the last finite elements of arrays, as of --metric curve.last; {', '.join(scalars)}: "
+            "a single value"
+        )
 
 
 def _check_pairs(tasks: Sequence[Hashable]) -> None:
@@ -329,7 +340,9 @@ def _describe_runs(runs: Runs) -> list[str]:
     return notes
 
 
-def _describe_samples(samples: Mapping[str, Sequence[Sample]], failures: Failures) -> list[str]:
+def _describe_samples(
+    samples: Mapping[str, Sequence[Sample]], metrics: Mapping[str, Metric], failures: Failures
+) -> list[str]:
     """What is left out of the samples, and what stands for values that are not finite."""
     notes = []
     left_out = max((sum(sample.left_out for sample in own) for own in samples.values()), default=0)
@@ -337,10 +350,11 @@ def _describe_samples(samples: Mapping[str, Sequence[Sample]], failures: Failure
         notes.append(f"{left_out:,} seeds that do not have all of these values are left out")
     lost = {name: sum(sample.nonfinite + sample.failed for sample in own) for name, own in samples.items()}
     total = {name: sum(sample.finished + sample.failed for sample in own) for name, own in samples.items()}
-    what = "the worst finite value stands for them" if failures is Failures.WORST else "means are of the others"
-    notes += [
-        f"{name}: {n:,} of {total[name]:,} replicates have no finite value; {what}" for name, n in lost.items() if n
-    ]
+    for name, count in lost.items():
+        is_worst = failures is Failures.WORST and metrics[name].direction
+        what = "the worst finite value stands for them" if is_worst else "means are of the others"
+        if count:
+            notes.append(f"{name}: {count:,} of {total[name]:,} replicates have no finite value; {what}")
     return notes
 
 

@@ -71,14 +71,14 @@ def _is_same(row: Mapping[str, Any], alpha: float, contrast: Contrast) -> bool:
 
 
 def describe_conclusion(
-    conclusion: Conclusion, row: Mapping[str, Any], pair: tuple[Sample, Sample], contrast: Contrast
+    conclusion: Conclusion, row: Mapping[str, Any], pair: tuple[Sample, Sample], alpha: float, contrast: Contrast
 ) -> str:
     """The conclusion in words."""
     counts = " against ".join(
         f"{sample.nonfinite + sample.failed} of {sample.finished + sample.failed}" for sample in pair
     )
     if conclusion in (Conclusion.FAILS_MORE, Conclusion.FAILS_LESS):
-        is_significant = "" if row["p_failures"] < 0.05 else ", which may be chance"
+        is_significant = "" if row["p_failures"] < alpha else ", which may be chance"
         return f"{conclusion.value} ({counts}{is_significant}); the finite values alone do not tell"
     if conclusion is Conclusion.SAME:
         is_equal = contrast.method in _NO_VARIANCE

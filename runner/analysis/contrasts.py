@@ -18,7 +18,7 @@ from runner.analysis.replicates import Sample
 PAIRED_SHARE = 0.8
 """If so many of the larger sample's replicates are shared, the others are left out, so that differences are paired."""
 FEWEST_SHARED = 5
-"""A correlation of fewer pairs is not known well enough to make a standard error smaller."""
+"""A correlation of fewer pairs is not known well enough to make a standard error smaller; it may make it larger."""
 
 
 NEXT_TO_ZERO = 1e-6
@@ -148,7 +148,7 @@ def _contrast_all(x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndar
     parts = spreads[0] ** 2 / len(x), spreads[1] ** 2 / len(y)
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(x) - 1) + parts[1] ** 2 / (len(y) - 1))
     error = math.sqrt(sum(parts))
-    if len(left) < FEWEST_SHARED or min(spreads) <= noise:
+    if len(left) < 2 or min(spreads) <= noise:
         return Contrast(kind, Method.WELCH, fewer, difference, error, degrees)
     return _contrast_overlapping(
         x, y, left, right, Contrast(kind, Method.PARTLY_PAIRED_T, fewer, difference, error, degrees)
@@ -162,9 +162,13 @@ def _contrast_overlapping(
     shared, alone = len(left), len(x) + len(y) - 2 * len(left)
     u, v = x[left], y[right]
     correlation = float(np.corrcoef(u, v)[0, 1]) if u.std() > 0 and v.std() > 0 else 0.0
+    if shared < FEWEST_SHARED:
+        correlation = min(0.0, correlation)
     covariance = correlation * float(x.std(ddof=1) * y.std(ddof=1)) * shared / (len(x) * len(y))
     error = math.sqrt(welch.error**2 - 2 * covariance)
-    degrees = (shared - 1) + (welch.degrees - shared + 1) / (alone + 2 * shared) * alone
+    degrees = welch.degrees
+    if shared >= FEWEST_SHARED:
+        degrees = (shared - 1) + (welch.degrees - shared + 1) / (alone + 2 * shared) * alone
     return Contrast(welch.kind, welch.method, welch.pairs, welch.difference, error, degrees)
 
 

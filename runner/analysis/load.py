@@ -1,14 +1,10 @@
 """Studies loaded for a comparison: the point of each run, its replicate, and its metrics."""
 
 import json
-import math
 import os
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +13,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from runner.analysis.filters import describe_filter, evaluate_filter, list_filtered, list_words
+from runner.analysis.reductions import REDUCTIONS, is_reduction, reduce_output
 from runner.contract.task import Output
 from runner.errors import InvalidInputError
 from runner.plan.even_values import Column, count_members
 from runner.plan.status import Status
 from runner.storage.folder import Folder
 from runner.storage.manifest import Manifest, require_manifest
-from runner.storage.reader import MINUS_ZERO, CodedRows, iterate_batches, read_coded_rows, read_frame
+from runner.storage.reader import CodedRows, iterate_batches, read_coded_rows, read_frame
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
-
-REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
-    "mean": lambda values: np.mean(values) if values.size else np.nan,
-    "min": np.min,
-    "max": np.max,
-    "norm": np.linalg.norm,
-    "last": lambda values: values.reshape(-1)[-1],
-    "area": lambda values: np.trapezoid(values.reshape(-1)),
-}
-"""Numbers that an array can be reduced to, as in `y.mean`; or an index, as in `y.0` or `y.2.1`.
-
-`area` is that under the curve of all elements, one step apart, by the trapezoidal rule.
-"""
-THRESHOLD = re.compile(r"steps_(below|above)_(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
-"""The first step, from 0, at which a curve is at most or at least a number, as in `loss.steps_below_0.1`.
-
-A curve that never is has infinitely many steps: a run without a finite value.
-"""
-
 
 MOST_METRICS = 6
 """Scalar outputs that are all compared by default; of more, those with a direction, if there are some."""
@@ -155,7 +134,7 @@ def load_runs(
     folders_of, manifests = [folder for folder, _ in studies], [manifest for _, manifest in studies]
     chosen = _choose_metrics(manifests, metrics)
     notes += _describe_undirected(manifests, metrics, chosen)
-    filtered = _list_filtered(keep, manifests, chosen)
+    filtered = list_filtered(keep, _list_outputs(manifests), chosen)
     texts: Texts = {}
     read = [_read_table(*study, [*chosen, *filtered], texts, is_last) for study in studies]
     tables, codes, copies = _join_tables(read, texts)
@@ -168,9 +147,9 @@ def load_runs(
     labels = {name: _convert_texts(name, manifests, cells) for name, cells in texts.items()}
     kept, exclusions = np.ones(len(columns["seed"]), dtype=bool), []
     if keep is not None:
-        words = {name: _read_words(tables, name) for name in _list_words(keep, manifests)}
-        kept = _evaluate_filter(keep, codes, labels, columns["seed"], {**values, **words})
-        exclusions = _describe_filter(keep, kept, [*values, *words])
+        words = {name: _read_words(tables, name) for name in list_words(keep, _list_outputs(manifests))}
+        kept = evaluate_filter(keep, codes, labels, columns["seed"], {**values, **words})
+        exclusions = describe_filter(keep, kept, [*values, *words])
     values = {name: values[name] for name in chosen}
     columns, values, codes = ({n: column[kept] for n, column in group.items()} for group in (columns, values, codes))
     runs = _build_runs(columns, values, codes, labels, by)
@@ -288,7 +267,7 @@ def _choose_metrics(manifests: Sequence[Manifest], asked: Sequence[str] | None) 
         return directed if is_many else scalars or [f"{name}.mean" for name in arrays]
     for name in asked:
         base, _, part = name.partition(".")
-        if name in scalars or (base in arrays and _is_reduction(part)):
+        if name in scalars or (base in arrays and is_reduction(part)):
             continue
         parts = ", ".join(f"{array}.{{{','.join(REDUCTIONS)},steps_below_0.1,0,…}}" for array in arrays)
         has = (", ".join(scalars) or "none") + (f"; of arrays: {parts}" if arrays else "")
@@ -309,10 +288,6 @@ def _describe_undirected(
     return [
         f"{', '.join(others)}: without a direction in task.metrics, and not compared among so many; --metric names them"
     ]
-
-
-def _is_reduction(part: str) -> bool:
-    return part in REDUCTIONS or bool(THRESHOLD.fullmatch(part) or re.fullmatch(r"\d+(\.\d+)*", part))
 
 
 def _find_dtype(manifests: Sequence[Manifest], metric: str) -> np.dtype[Any]:
@@ -364,7 +339,7 @@ def _read_table(folder: Folder, manifest: Manifest, metrics: Sequence[str], text
     rows_read = sum(len(batch.seeds) for batch in batches)
     values = {
         metric: np.concatenate(
-            [np.empty(0), *(_reduce_output(batch.outputs[base], metric, is_last) for batch in batches)]
+            [np.empty(0), *(reduce_output(batch.outputs[base], metric, is_last) for batch in batches)]
         )
         if base in has
         else np.full(rows_read, np.nan)
@@ -405,40 +380,6 @@ def _merge_codes(texts: Sequence[list[str]], codes: Sequence[np.ndarray], known:
         number = np.array([known.setdefault(name, len(known)) for name in names] + [-1], dtype=np.int32)
         parts.append(number[column])
     return np.concatenate(parts)
-
-
-def _reduce_output(column: Any, metric: str, is_last: bool) -> np.ndarray:
-    """A scalar unchanged, or a number of each array; NaN where a run has none."""
-    if isinstance(column, np.ndarray):
-        return column
-    reduce = _find_reduction(metric.partition(".")[2])
-    try:
-        return np.array([np.nan if text is None else _reduce_array(text, reduce, is_last) for text in column])
-    except (IndexError, TypeError, ValueError) as error:
-        raise InvalidInputError(f"{metric}: {error}") from error
-
-
-def _reduce_array(text: str, reduce: Callable[[np.ndarray], Any], is_last: bool) -> float:
-    array = np.array(json.loads(MINUS_ZERO.sub("-0.0", text)))
-    if is_last and array.dtype.kind == "f":
-        array = array[np.isfinite(array)]
-        if not array.size:
-            return math.nan
-    return float(reduce(array))
-
-
-def _find_reduction(part: str) -> Callable[[np.ndarray], Any]:
-    if part in REDUCTIONS:
-        return REDUCTIONS[part]
-    if found := THRESHOLD.fullmatch(part):
-        return partial(_count_steps, is_below=found[1] == "below", threshold=float(found[2]))
-    return itemgetter(tuple(map(int, part.split("."))))
-
-
-def _count_steps(values: np.ndarray, is_below: bool, threshold: float) -> float:
-    """The first step at which a curve is at most, or at least, a threshold; infinity if it never is."""
-    reached = np.flatnonzero(values.reshape(-1) <= threshold if is_below else values.reshape(-1) >= threshold)
-    return float(reached[0]) if len(reached) else math.inf
 
 
 def _join_tables(tables: Sequence[_Table], texts: Texts) -> tuple[list[_Table], dict[str, np.ndarray], list[str]]:
@@ -547,37 +488,6 @@ def _convert_texts(name: str, manifests: Sequence[Manifest], texts: Mapping[str,
     return [*map(convert, texts), None]
 
 
-NAME = re.compile(r"[A-Za-z_][\w]*(?:\.\w+(?:-?\d)?)*")
-QUOTED = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`)""")
-
-
-def _list_names(keep: str) -> list[str]:
-    """The names in an expression, and what stands between backticks."""
-    parts = QUOTED.split(keep)
-    names = [name for part in parts[::2] for name in NAME.findall(part)]
-    return list(dict.fromkeys([*names, *(part[1:-1] for part in parts[1::2] if part.startswith("`"))]))
-
-
-def _list_filtered(keep: str | None, manifests: Sequence[Manifest], metrics: Sequence[str]) -> list[str]:
-    """The outputs, or numbers of arrays, that a filter names and that are not among the metrics."""
-    outputs = _list_outputs(manifests)
-    found = []
-    for name in _list_names(keep or ""):
-        base, _, part = name.partition(".")
-        output = outputs.get(name) or outputs.get(base)
-        is_scalar = name in outputs and output is not None and output.shape == () and not output.is_categorical
-        is_number = output is not None and output.shape != () and _is_reduction(part)
-        if name not in metrics and (is_scalar or is_number):
-            found.append(name)
-    return found
-
-
-def _list_words(keep: str, manifests: Sequence[Manifest]) -> list[str]:
-    """The categorical outputs that a filter names."""
-    outputs = _list_outputs(manifests)
-    return [name for name in _list_names(keep) if name in outputs and outputs[name].is_categorical]
-
-
 def _read_words(tables: Sequence[_Table], name: str) -> np.ndarray:
     """The texts of a categorical output, `(runs,)`; empty where a run has none."""
     return np.concatenate([_read_table_words(table, name) for table in tables])
@@ -590,49 +500,6 @@ def _read_table_words(table: _Table, name: str) -> np.ndarray:
             for batch in iterate_batches(folder, table.manifest, {"run": pa.int64(), name: pa.string()}):
                 words.update(zip(batch.column("run").to_pylist(), batch.column(name).to_pylist(), strict=True))
     return np.array([words.get(number) or "" for number in table.number.tolist()], dtype=object)
-
-
-def _evaluate_filter(keep: str, codes: Any, labels: Any, seed: np.ndarray, values: Any) -> np.ndarray:
-    """Which runs an expression such as `lr < 0.1 and seed < 10` selects, bool `(runs,)`."""
-    names = set(_list_names(keep))
-    columns = {name: np.array(labels[name], dtype=object)[codes[name]] for name in codes if name in names}
-    columns = {name: pd.Series(column).infer_objects() for name, column in columns.items()}
-    columns |= {name: pd.Series(column) for name, column in {"seed": seed, **values}.items() if name in names}
-    has = ", ".join([*codes, "seed", *values])
-    try:
-        found = pd.DataFrame(columns).eval(_quote_names(keep, columns), engine="python")
-    except Exception as error:  # an expression can raise anything
-        raise InvalidInputError(
-            f"the filter {keep!r} cannot be evaluated ({str(error).splitlines()[0]}); there are: {has}; words stand in "
-            "quotes, as in \"task == 'train'\""
-        ) from error
-    if not isinstance(found, pd.Series) or found.dtype != bool:
-        raise InvalidInputError(f"the filter {keep!r} is not a condition; there are: {has}")
-    if not found.any():
-        raise InvalidInputError(f"the filter {keep!r} selects none of {len(seed):,} runs")
-    return found.to_numpy()
-
-
-def _quote_names(keep: str, columns: Collection[str]) -> str:
-    """The expression with names that have a dot between backticks, as pandas requires them."""
-    parts = QUOTED.split(keep)
-    parts[::2] = [
-        NAME.sub(lambda found: f"`{found[0]}`" if "." in found[0] and found[0] in columns else found[0], part)
-        for part in parts[::2]
-    ]
-    return "".join(parts)
-
-
-def _describe_filter(keep: str, kept: np.ndarray, outcomes: Sequence[str]) -> list[str]:
-    """What a filter leaves out; one on outcomes leaves no fair sample."""
-    sentence = f"the filter {keep!r} leaves out {len(kept) - int(kept.sum()):,} of {len(kept):,} runs"
-    by = [name for name in _list_names(keep) if name in outcomes]
-    if not by:
-        return [sentence]
-    return [
-        f"{sentence}, by their outcome ({', '.join(by)}): estimates, intervals and p-values are of what was selected, "
-        "and do not hold for new runs"
-    ]
 
 
 def _varies(column: np.ndarray, task: np.ndarray) -> bool:

@@ -85,6 +85,11 @@ def test_samples_that_share_some_seeds_use_all_values():
     assert found.error == pytest.approx(math.sqrt(s**2 / 12 + t**2 / 10 - 2 * r * s * t * 7 / 120))
     welch = (s**2 / 12 + t**2 / 10) ** 2 / ((s**2 / 12) ** 2 / 11 + (t**2 / 10) ** 2 / 9)
     assert found.degrees == pytest.approx(6 + (welch - 6) / 22 * 8)
+    four = contrast_samples(a, make_sample(y, np.arange(8, 18)), is_binary=False, resolution=0.0)
+    assert four.error == pytest.approx(
+        math.sqrt(s**2 / 12 + t**2 / 10 - 2 * min(0, np.corrcoef(x[8:], y[:4])[0, 1]) * s * t * 4 / 120)
+    )
+    assert four.degrees == pytest.approx(welch)
     one = contrast_samples(a, make_sample(y, np.arange(11, 21)), is_binary=False, resolution=0.0)
     p = compute_p_values([one], np.zeros(1)).p[0]
     assert (one.kind.value, one.method.value) == ("partly paired", "Welch")

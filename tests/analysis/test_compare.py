@@ -262,6 +262,10 @@ REFUSED = [
     (["--margin", "x"], "--margin: 'x' is not a number"),
     (["--margin", "-1"], "the margin of score must be a number of at least 0, got -1.0"),
     (["--margin", "1", "--margin", "2"], "--margin must be a number, or metric=number pairs"),
+    (
+        ["--failures", "last"],
+        "failures=last takes the last finite elements of arrays, as of --metric curve.last; score",
+    ),
     (["--bounds", "score=1,0"], "--bounds must be metric=low,high"),
     (["--all-pairs", "--baseline", "level=1"], "a comparison of all pairs has no baseline"),
 ]

@@ -23,7 +23,13 @@ def mark(page):
 
 ELSEWHERE = ("python3 -m venv", "pip install", "python -m pytest", "ruff check", "mkdocs build", "python docs/")
 """Commands that make an environment, or are a test or a step of their own."""
-EXAMPLES = ("runner.analysis.load", "runner.analysis.comparison", "tasks.porting.layers", "tasks.porting.variables")
+EXAMPLES = (
+    "runner.analysis.claims",
+    "runner.analysis.load",
+    "runner.analysis.comparison",
+    "tasks.porting.layers",
+    "tasks.porting.variables",
+)
 """Modules whose docstrings have examples."""
 BLOCK = re.compile(r"(?:`([\w/]+\.(?:py|yaml))`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
