@@ -121,3 +121,17 @@ def test_the_answer_ends_the_output(study, monkeypatch, capsys):
     told = [line for line in (*list_lines(own), f"  {own.command}" if own.command else "") if line]
     assert lines[-len(told) :] == told
     assert pd.Series(lines).str.contains("mean ± interval").any()
+
+
+def test_one_seed_says_that_chance_cannot_be_told(simulate):
+    (own,) = answer(simulate({"lr": [0.1, 0.2]}, seeds=1)).metrics
+    assert own.best.endswith("how much of that is chance cannot be told from these seeds.")
+
+
+def test_the_best_of_each_task_is_not_the_baseline(toy):
+    folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
+    made = compare.compare([folder], metrics=["score"], baseline={"level": 3})
+    (own,) = answer(made).metrics
+    assert "task=noisy level=1" in own.best
+    assert "level=3" not in own.best
+    assert own.shown.startswith("Shown to be better than what each is compared with: 2 points")
