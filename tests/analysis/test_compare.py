@@ -345,8 +345,8 @@ def test_a_filter_and_the_outputs_for_programs(study, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert command(study) == 0
     out = capsys.readouterr().out
-    assert "score (minimize)" in out
-    assert "worst seed" in out
+    assert "score, less is better" in out
+    assert "Best score (less is better): level=1, mean " in out
 
 
 def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):
