@@ -134,4 +134,3 @@ def test_the_best_of_each_task_is_not_the_baseline(toy):
     (own,) = answer(made).metrics
     assert "task=noisy level=1" in own.best
     assert "level=3" not in own.best
-    assert own.shown.startswith("Shown to be better than what each is compared with: 2 points")
