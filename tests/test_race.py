@@ -187,7 +187,7 @@ def test_fresh_seeds_confirm_the_best_point_alone(study, confirm):
     assert best.confirmed_mean == pytest.approx(fresh["score"].mean())
     assert best.confirmed.low < best.confirmed_mean < best.confirmed.high
     assert (best.estimate, best.corrected) == (first.best["score"].estimate, first.best["score"].corrected)
-    assert "confirmed by fresh seeds: score of level=" in out
+    assert "on fresh seeds alone" in out
     assert any("6 runs of fresh seeds confirm a point" in line for line in again.exclusions)
     # asked for once more, nothing is executed; another number is refused
     assert confirm(study, "--metric", "score", "--confirm", "6")[0] == 0

@@ -1,5 +1,6 @@
 """The answer of a comparison in words: what was run, which point is best, what is shown, what would settle the rest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,6 +111,8 @@ def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
         if best.confirmed is not None:
             low, high = best.confirmed.low, best.confirmed.high
             return f"{text}; on fresh seeds alone {format_bounds(best.confirmed_mean, low, high, level)}."
+        if not math.isfinite(best.corrected):
+            return f"{text}; how much of that is chance cannot be told from these seeds."
         corrected = format_bounds(best.corrected, best.low, best.high, level)
         return f"{text}; corrected for the choice among {count_things(len(rows), 'point')} {corrected}."
     if len(rows) == 1:
@@ -184,7 +187,7 @@ def _tell_settling(comparison: Comparison, rows: pd.DataFrame) -> tuple[str, str
 
 
 def _count(rows: pd.DataFrame) -> str:
-    return f"the {count_things(len(rows), 'point')} not shown"
+    return "the point that is not shown" if len(rows) == 1 else f"the {len(rows):,} points that are not shown"
 
 
 def list_lines(found: MetricAnswer) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Pictures of a comparison as files, PNG and SVG, by matplotlib: the same as on the page."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ MOST_COLUMNS = 3
 RESOLUTION = 150
 DOTS_PER_INCH = 96
 """Pixels of the page's heights in an inch."""
+CORNER = 0.36
+"""How far the star is from the middle of its cell, which has the value."""
 ROW = 0.28
 """Inches of a row of categories."""
 MOST_INCHES = 120
@@ -121,9 +124,12 @@ def _paint_panel(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(*((panel.y.high, panel.y.low) if panel.y.names else (panel.y.low, panel.y.high)))
     axes.set_title(_escape_math(panel.title), fontsize=9)
     has_cells = any(isinstance(mark, Cells) for mark in panel.marks)
-    axes.grid(not has_cells, color="#dddddd", linewidth=0.6)
+    if not has_cells:
+        axes.grid(color="#dddddd", linewidth=0.6)
     for mark in panel.marks:
-        _paint(axes, mark)
+        _paint(
+            axes, replace(mark, x=mark.x - CORNER, y=mark.y - CORNER) if has_cells and isinstance(mark, Star) else mark
+        )
 
 
 def _scale_axis(axis: Axis, scale: Scale) -> None:

@@ -49,7 +49,10 @@ def _order_by_merit(rows: pd.DataFrame, direction: str | None) -> np.ndarray:
 
 
 def _find_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> np.ndarray:
-    """Which rows are the best point, bool `(rows,)`: of several tasks the one that the others are compared with."""
+    """Which rows are the best point, bool `(rows,)`: of several tasks the one of each, if the metric has a direction.
+
+    Points that fail more than what they are compared with do not compete.
+    """
     best = comparison.best.get(metric)
     if best is not None:
         return rows["point"].to_numpy() == best.point
@@ -57,12 +60,11 @@ def _find_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> np.nd
     frame = comparison.differences
     if "task" not in rows or metric not in comparison.runs.directions or not len(frame):
         return is_best
-    is_partner = rows["name"].isin(frame.loc[frame["metric"] == metric, "against"]).to_numpy()
+    own = frame[(frame["metric"] == metric) & (frame["conclusion"] == Conclusion.FAILS_MORE.value)]
+    competes = ~rows["point"].isin(locate_points(comparison, own)) & rows["mean"].notna()
     sign = 1.0 if comparison.runs.directions[metric] == SMALLER else -1.0
-    for _, own in rows[is_partner].groupby("task", sort=False):
-        known = own["mean"].dropna()
-        if len(known):
-            is_best[(sign * known).idxmin()] = True
+    for _, group in rows[competes].groupby("task", sort=False):
+        is_best[(sign * group["mean"]).idxmin()] = len(rows[rows["task"] == group["task"].iloc[0]]) > 1
     return is_best
 
 

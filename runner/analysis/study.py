@@ -66,17 +66,14 @@ class Study:
         return pd.DataFrame(rows, columns=header).apply(_convert_column)
 
     def compare(
-        self,
-        *others: "Study | str | os.PathLike[str]",
-        metrics: Sequence[str] | None = None,
-        by: Sequence[str] | None = None,
-        baseline: Mapping[str, Any] | None = None,
-        level: float = 0.95,
-        keep: str | None = None,
+        self, *others: "Study | str | os.PathLike[str]", **options: Any
     ) -> Comparison:
-        """The points of the study, and those of others, compared across their seeds; see `runner.compare_studies`."""
+        """The points of the study, and those of others, compared across their seeds.
+
+        `options` are those of `runner.compare_studies`, such as `metrics`, `baseline` or `difference`.
+        """
         paths = [self.path, *(other.path if isinstance(other, Study) else Path(other) for other in others)]
-        return compare_studies(paths, metrics=metrics, by=by, baseline=baseline, level=level, keep=keep)
+        return compare_studies(paths, **options)
 
     def __repr__(self) -> str:
         return f"Study({shorten_path(self.path)!r}): {self._lead}"

@@ -33,7 +33,7 @@ def test_what_is_not_shown_comes_with_what_would_settle_it(simulate):
     made = simulate({"lr": [0.1, 0.2]}, seeds=3, spoil=lambda own, point: own - (point == 0) * 1.02)
     (own,) = answer(made).metrics
     assert own.shown == "No difference to the best is shown (not shown: lr=0.1)."
-    assert "the 1 point not shown" in own.settle
+    assert "the point that is not shown" in own.settle
     assert own.command == made.suggestion
 
 
@@ -121,3 +121,16 @@ def test_the_answer_ends_the_output(study, monkeypatch, capsys):
     told = [line for line in (*list_lines(own), f"  {own.command}" if own.command else "") if line]
     assert lines[-len(told) :] == told
     assert pd.Series(lines).str.contains("mean ± interval").any()
+
+
+def test_one_seed_says_that_chance_cannot_be_told(simulate):
+    (own,) = answer(simulate({"lr": [0.1, 0.2]}, seeds=1)).metrics
+    assert own.best.endswith("how much of that is chance cannot be told from these seeds.")
+
+
+def test_the_best_of_each_task_is_not_the_baseline(toy):
+    folder = toy("-m", "task=noisy,noisier", "level=1,3", "seed=range(0,6)", "study=tasks").folder
+    made = compare.compare([folder], metrics=["score"], baseline={"level": 3})
+    (own,) = answer(made).metrics
+    assert "task=noisy level=1" in own.best
+    assert "level=3" not in own.best

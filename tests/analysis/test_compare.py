@@ -346,6 +346,7 @@ def test_a_filter_and_the_outputs_for_programs(study, capsys):
     out = capsys.readouterr().out
     assert "score, less is better" in out
     assert "score: all columns of points" in out
+    assert "Best score (less is better): level=1, mean " in out
 
 
 def test_the_command_adds_the_seeds_that_are_asked_for(toy, monkeypatch):

@@ -26,8 +26,7 @@ def draw_lines(subject: Subject) -> Picture | None:
         best = subject.rows.iloc[subject.best]
         marks.append(Star(float(best[axis]), float(best["mean"])))
     drawn = pd.concat(list(groups.values())[:COLORS])
-    values = drawn[["mean", "low", "high"]].to_numpy(float).ravel()
-    y = scale_numbers(subject.label, values, is_log=subject.is_log)
+    y = scale_numbers(subject.label, subject.list_bounds(drawn), is_log=subject.is_log)
     panel = Panel(scale_values(axis, subject.rows[axis].to_numpy(float)), y, tuple(marks), title=subject.task)
     caption = f"Lines: means over the seeds; bands: simultaneous {subject.level} intervals."
     if len(groups) > COLORS:

@@ -18,6 +18,10 @@ UNDIRECTED_SPREAD = 1000.0
 """The ratio of the largest to the smallest value from which a metric without a direction gets a logarithmic scale."""
 
 
+LOWEST = 10.0
+"""By which factor an interval on a logarithmic scale may go below its mean; it is cut off there."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A metric at the points of one task: `rows` are their standings, the best first, `axes` those that vary."""
@@ -45,7 +49,8 @@ class Subject:
         """Whether the metric has a logarithmic scale: never one that is to be large, such as an accuracy."""
         direction = self.comparison.runs.directions.get(self.metric)
         times = () if direction else (UNDIRECTED_SPREAD,)
-        return direction != LARGER and is_spread(self.list_values(), *times)
+        _, _, values = self.find_runs(self.rows)
+        return direction != LARGER and is_spread(np.concatenate([values, self.rows["mean"].to_numpy(float)]), *times)
 
     @cached_property
     def names(self) -> list[str]:
@@ -66,8 +71,14 @@ class Subject:
     def list_values(self) -> np.ndarray:
         """All that the scale of the metric has to hold: the values of the shown runs, and the intervals."""
         _, _, values = self.find_runs(self.rows)
-        bounds = self.rows[["mean", "low", "high"]].to_numpy(float)
-        return np.concatenate([values, bounds.ravel()])
+        return np.concatenate([values, self.list_bounds(self.rows)])
+
+    def list_bounds(self, rows: pd.DataFrame) -> np.ndarray:
+        """The means of some rows with their bounds, without lower ones that a logarithmic scale would fall far for."""
+        bounds = rows[["mean", "low", "high"]].to_numpy(float, copy=True)
+        if self.is_log:
+            bounds[:, 1] = np.maximum(bounds[:, 1], bounds[:, 0] / LOWEST)
+        return bounds.ravel()
 
     def find_runs(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The shown runs at the points of some rows that have a finite value.
