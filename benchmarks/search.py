@@ -8,7 +8,7 @@
 - memory: the peak of 100,000 drawn points × 10 seeds against that of 10,000 × 10: at most 1.5;
 - kills: searches killed at random moments, and after each the same command: the table must have the bytes of one that
   was never interrupted; every second one in two shards by joblib;
-- halving: task=train on digits, with the learning rates of a full study: how often the best point is the same (18 of
+- halving: task=train on digits, 27 learning rates, 5 seeds: how often the best point is that of the full study (18 of
   20), and the share of its steps (at most 0.35);
 - regret: the 24 functions of BBOB (`bbob-jax`), a search against Optuna's study with one sampler, the same batches and
   budget: the difference of the logarithms of regret, its median over functions with the interval of our comparison;
@@ -161,35 +161,43 @@ def measure_kills(place, quick, rounds):
 
 
 def measure_halving(place, quick, rounds):
+    """Repetitions differ in their five seeds; a run of a rung is the same as in the study of all points and budgets."""
+    import pandas as pd
+
+    from runner.search.halving import Halving, Method, halve
+    from runner.search.objectives import Direction, Objective
+    from runner.search.points import Results
+    from runner.search.ranking import rank_trials
+
     rounds = rounds or (2 if quick else 20)
+    seconds(
+        place, "task=train", "steps=30,90,270", "lr=tag(log,interval(0.0001,1))", "hydra.sweeper.samples=27",
+        f"seed=range(0,{5 * rounds})", "study=full",
+    )  # fmt: skip
+    frame = pd.read_csv(place / "outputs" / "full" / "results.csv")
+    table = frame.set_index(["lr", "steps", "seed"])["validation_loss"].sort_index()
+    loss = Objective("validation_loss", Direction.MINIMIZE)
+    points = [{"lr": lr} for lr in frame["lr"].unique()]
     same, shares, again = 0, [], []
     for number in range(rounds):
-        common = (
-            "task=train", "steps=270", "lr=tag(log,interval(0.0001,1))", "hydra.sweeper.samples=27",
-            f"hydra.sweeper.sampler_seed={number}", f"seed=range({5 * number},{5 * number + 5})",
-        )  # fmt: skip
-        halving = "hydra.sweeper.halving={budget: steps, eta: 3, least: 30}"
-        seconds(place, *common, f"study=full{number}")
-        seconds(place, *common, halving, f"study=half{number}")
-        full, half = (read(place, f"{name}{number}") for name in ("full", "half"))
-        last = half[half["steps"] == 270]
-        same += find_best(full) == find_best(last)
-        shares.append(half["steps_taken"].sum() / full["steps_taken"].sum())
-        again.append(half["steps_taken"].sum() / half.groupby(["lr", "seed"])["steps_taken"].max().sum())
-        print(f"  {same} of {number + 1} the same, {shares[-1]:.3f} of the steps", flush=True)
+        seeds = range(5 * number, 5 * number + 5)
+        proposals = halve(points, Halving("steps", 270, 3.0, 30, Method.SUCCESSIVE, loss))
+        proposed, ran = next(proposals), []
+        try:
+            while True:
+                ran += proposed
+                values = [[table[point["lr"], point["steps"], seed] for seed in seeds] for point in proposed]
+                proposed = proposals.send(Results({"validation_loss": np.array(values)}))
+        except StopIteration as end:
+            found = rank_trials(end.value, [loss])[0].point["lr"]
+        means = frame[(frame["steps"] == 270) & frame["seed"].isin(seeds)].groupby("lr")["validation_loss"].mean()
+        same += found == means.idxmin()
+        taken = sum(point["steps"] for point in ran)
+        shares.append(taken / (270 * len(points)))
+        again.append(taken / sum(max(p["steps"] for p in ran if p["lr"] == point["lr"]) for point in points))
     share = statistics.mean(shares)
     print(f"halving: the same best point in {same} of {rounds}, {share:.3f} of the steps (at most 0.35)")
     print(f"halving: {statistics.mean(again):.2f} times the steps of pausing")
-
-
-def read(place, study):
-    import pandas as pd
-
-    return pd.read_csv(place / "outputs" / study / "results.csv")
-
-
-def find_best(frame):
-    return frame.groupby("lr")["validation_loss"].mean().idxmin()
 
 
 def search(function, space, trials, batch, seed):

@@ -103,7 +103,7 @@ def execute_blocks(
     queues = [ThreadPoolExecutor(-(-schedule.threads // len(turns.devices))) for _ in turns.devices]
     threads, compilers = max(schedule.threads, len(queues)), ThreadPoolExecutor(schedule.threads)
     programs = Programs(turns.place_groups(schedule.groups), schedule.count_runs(), compilers, threads, kept)
-    copies = Copies(programs)
+    copies = Copies(programs, kept)
     put_input = lru_cache(maxsize=DEVICE_INPUTS * len(queues))(program.put_input)
     under_way: deque[Future[list[Result]]] = deque()
 

@@ -51,7 +51,7 @@ class Programs:
         kept: KeptPrograms | None = None,
     ) -> None:
         self._groups, self._compilers, self._ahead = groups, compilers, ahead
-        self.kept = kept or KeptPrograms(0)
+        self._kept = kept or KeptPrograms(0)
         self._names = list(groups)
         self._place = {name: i for i, name in enumerate(self._names)}
         self._left = dict(runs)
@@ -67,7 +67,7 @@ class Programs:
             self._compiled[name] = group if isinstance(group, str) else self._compile(name, group)
 
     def _compile(self, signature: str, group: TracedTask) -> Future[Program]:
-        known = self.kept.get(signature, group.device)
+        known = self._kept.get(signature, group.device)
         if known is None:
             return self._compilers.submit(program.compile_program, group)
         future: Future[Program] = Future()
@@ -87,7 +87,7 @@ class Programs:
         if is_done := not self._left[signature]:
             compiled = self._compiled.pop(signature)
             if isinstance(compiled, Future) and compiled.done() and not compiled.exception():
-                self.kept.put(signature, compiled.result())
+                self._kept.put(signature, compiled.result())
         return is_done
 
     def halve(self, signature: str, exceeded: Program) -> Program | None:

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Protocol
 
 from runner import program
-from runner.execution.compilation import Programs
+from runner.execution.compilation import KeptPrograms, Programs
 from runner.program import Program, TracedTask
 
 
@@ -51,8 +51,9 @@ class Turns:
 class Copies:
     """Copies of programs for other devices than those that they were compiled for, made when first needed."""
 
-    def __init__(self, programs: Programs) -> None:
+    def __init__(self, programs: Programs, kept: KeptPrograms | None = None) -> None:
         self.programs = programs
+        self._kept = kept or KeptPrograms(0)
         self._copies: dict[tuple[str, int, int | None], Future[Program]] = {}
         self._lock = Lock()
 
@@ -70,7 +71,7 @@ class Copies:
             copy = self._copies.setdefault(key, Future())
         if is_first:
             try:
-                kept = self.programs.kept.get(signature, device)
+                kept = self._kept.get(signature, device)
                 copy.set_result(kept or program.copy_program(original, device))
             except BaseException as error:
                 copy.set_exception(error)
@@ -82,7 +83,7 @@ class Copies:
             with self._lock:
                 for key, copy in self._copies.items():
                     if key[0] == signature and copy.done() and not copy.exception():
-                        self.programs.kept.put(signature, copy.result())
+                        self._kept.put(signature, copy.result())
                 self._copies = {key: copy for key, copy in self._copies.items() if key[0] != signature}
 
 
