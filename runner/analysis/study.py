@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,9 +64,7 @@ class Study:
         header, *rows = read_programs(self._folder.programs) or [[]]
         return pd.DataFrame(rows, columns=header).apply(_convert_column)
 
-    def compare(
-        self, *others: "Study | str | os.PathLike[str]", **options: Any
-    ) -> Comparison:
+    def compare(self, *others: "Study | str | os.PathLike[str]", **options: Any) -> Comparison:
         """The points of the study, and those of others, compared across their seeds.
 
         `options` are those of `runner.compare_studies`, such as `metrics`, `baseline` or `difference`.
