@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 
 import numpy as np
