@@ -15,7 +15,7 @@ from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
 from runner.analysis.claims import Against, Claims, compare_samples
 from runner.analysis.confirmation import split_confirmations
-from runner.analysis.formats import format_label
+from runner.analysis.formats import AXIS, format_label
 from runner.analysis.load import Runs, is_same, load_runs
 from runner.analysis.looks import Look, record_looks, spend
 from runner.analysis.metrics import Metric
@@ -28,6 +28,11 @@ from runner.errors import InvalidInputError
 
 MOST_POINTS = 100_000
 """Points that are compared; if there are more, those that come first in the tables."""
+OWN_COLUMNS = (
+    *("metric", "against", "command", "name", "point", "seeds", "seeds_needed"),
+    *("tasks", "runs", "mean_low", "mean_high", "gap"),
+)
+"""Columns of a comparison beside those of its claims."""
 MOST_PAIRS = 100_000
 """Rows of differences that a comparison of all pairs may have for each metric."""
 
@@ -137,7 +142,7 @@ def compare_studies(
     count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
     samples = group_samples(runs, count)
     described = _describe_metrics(runs, primary, margin)
-    labels, tasks = _list_labels(runs)[:count], _list_tasks(runs, count)
+    tasks = _list_tasks(runs, count)
     against: Against | list[int] = Against.ALL if all_pairs else Against.BEST
     if baseline is not None:
         against = _find_baselines(runs, baseline)
@@ -150,10 +155,14 @@ def compare_studies(
     claims = compare_samples(
         samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
     )
+    renamed = _separate_axes(runs, [*claims.points[:1], *claims.differences[:1]])
+    baseline = baseline and {renamed.get(name, name): value for name, value in baseline.items()}
+    runs = replace(runs, points=runs.points.rename(columns=renamed))
+    aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
+    labels = _list_labels(runs)[:count]
     points = _build_points(runs, claims, labels)
     plans = plan_differences(claims, samples, described, difference, spend(look.number + 1, 1 - level))
     differences = _build_differences(runs, claims, labels, plans)
-    aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     notes = (*_describe_runs(runs), *_describe_claims(points, differences, claims), *aggregates.notes)
     notes = (*notes, *_describe_look(look, level))
     notes = (*notes, *_describe_samples(samples, described, imputed), *describe_shapes(samples, level))
@@ -231,6 +240,12 @@ def _describe_metrics(
         )
         for name in names
     }
+
+
+def _separate_axes(runs: Runs, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Other names for the axes that have that of a column of the comparison: `axis.low` for `low`."""
+    taken = {*OWN_COLUMNS, *(name for row in rows for name in row)}
+    return {name: f"{AXIS}{name}" for name in runs.points.columns if name in taken}
 
 
 def _list_labels(runs: Runs) -> list[dict[Hashable, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+AXIS = "axis."
+"""What stands before the name of an axis that a column of a comparison has, too."""
 SIGNIFICANT = 2
 """Significant digits of half an interval's width; the estimate has as many decimals."""
 LEAST_SIGNIFICANT = 3
@@ -36,7 +38,7 @@ def format_interval(low: float, high: float, digits: int = 4) -> str:
 
 def format_label(label: Mapping[str, Any], axes: Sequence[str]) -> str:
     """The values of a point's axes as `name=value`."""
-    return " ".join(f"{name}={format_value(label[name])}" for name in axes) or "–"
+    return " ".join(f"{name.removeprefix(AXIS)}={format_value(label[name])}" for name in axes) or "–"
 
 
 def format_estimate(value: float, low: float, high: float, *, is_signed: bool = False) -> str:

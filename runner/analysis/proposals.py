@@ -11,6 +11,7 @@ import numpy as np
 
 from runner.analysis.claims import Claims
 from runner.analysis.conclusions import Conclusion
+from runner.analysis.formats import AXIS
 from runner.analysis.load import Runs
 from runner.analysis.metrics import Metric
 from runner.analysis.power import plan_seeds
@@ -91,7 +92,9 @@ def _extend_call(runs: Runs, arms: Sequence[int], seeds: range) -> str:
     folder, axes = runs.studies[0], runs.points.iloc[list(arms)]
     if len(arms) == len(runs.points):  # all of them: the command as it is, but for the seeds
         axes = axes[[]]
-    values = {name: list(dict.fromkeys(map(_format_value, axes[name].tolist()))) for name in axes.columns}
+    values = {
+        name.removeprefix(AXIS): list(dict.fromkeys(map(_format_value, axes[name].tolist()))) for name in axes.columns
+    }
     is_plain = all(PLAIN.fullmatch(text) for texts in values.values() for text in texts)
     is_product = not values or math.prod(map(len, values.values())) == len(arms)
     if "task" in values or not (is_plain and is_product):

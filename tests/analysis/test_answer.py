@@ -134,3 +134,14 @@ def test_the_best_of_each_task_is_not_the_baseline(toy):
     (own,) = answer(made).metrics
     assert "task=noisy level=1" in own.best
     assert "level=3" not in own.best
+
+
+def test_axes_may_have_the_names_of_columns(simulate):
+    made = simulate({"low": [1.0, 2.0], "kind": ["a", "b"]})
+    assert made.axes == ("axis.low", "axis.kind")
+    assert made.points["axis.low"].tolist() == [1, 1, 2, 2]
+    assert (made.points["low"] < made.points["mean"]).all()
+    assert set(made.differences["kind"]) == {"paired"}
+    (against,) = set(made.differences["against"])
+    assert re.fullmatch("low=[12] kind=[ab]", against)
+    assert answer(made).metrics[0].best.startswith(f"Best loss (less is better): {against}, mean ")
