@@ -95,7 +95,7 @@ def _extend_call(runs: Runs, arms: Sequence[int], seeds: range) -> str:
     values = {
         name.removeprefix(AXIS): list(dict.fromkeys(map(_format_value, axes[name].tolist()))) for name in axes.columns
     }
-    is_plain = all(PLAIN.fullmatch(text) for texts in values.values() for text in texts)
+    is_plain = all(PLAIN.fullmatch(text) for own in values.values() for text in own)
     is_product = not values or math.prod(map(len, values.values())) == len(arms)
     if "task" in values or not (is_plain and is_product):
         return ""
@@ -105,7 +105,7 @@ def _extend_call(runs: Runs, arms: Sequence[int], seeds: range) -> str:
     if not command or any(word.startswith(("hydra.sweeper.params", "zip=", "hydra.sweeper.zip")) for word in words):
         return ""
     is_sweep = any(word in ("-m", "--multirun") or "experiment=" in word for word in words[3:])
-    chosen = [f"{name}={','.join(texts)}" for name, texts in values.items()]
+    chosen = [f"{name}={','.join(own)}" for name, own in values.items()]
     added = [*([] if is_sweep else ["-m"]), *chosen, f"seed=range({seeds.start},{seeds.stop})"]
     return shlex.join([*words, *added, f"study={folder.path.name}"])
 
