@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 CPU = "--cpu"
 SHARDS = ("hydra.sweeper.shards=2", "hydra/launcher=joblib")
 KILLS = 2
-"""Of each search at most; the call after them is left alone."""
+"""Of each search, which is then left alone."""
 SPACE = ("hydra/sweeper=optuna", "lr=tag(log,interval(0.001,1))", "seed=range(0,5)")
 
 OVERHEAD = """
@@ -136,24 +136,31 @@ def measure_memory(place, quick):
     print(f"memory: ten times as many points take {peaks[1] / peaks[0]:.2f} of the peak (at most 1.5)")
 
 
+def kill(call, folder, size, chance):
+    """Kills a call some moments after its tables have so many bytes; whether it had not ended before."""
+    while call.poll() is None:
+        tables = [folder / "results.csv", *folder.glob("parts/*/results.csv")]
+        if sum(table.stat().st_size for table in tables if table.exists()) >= size:
+            time.sleep(chance.uniform(0, 0.2))
+            break
+        time.sleep(0.01)
+    is_early = call.poll() is None
+    call.kill()
+    call.wait()
+    return is_early
+
+
 def measure_kills(place, quick, rounds):
     rounds = rounds or (4 if quick else 50)
     chance = random.Random(0)
     given = "task=mixed_train", *SPACE, "hydra.sweeper.trials=60", "hydra.sweeper.batch=12"
-    whole = seconds(place, *given, "study=whole")
+    seconds(place, *given, "study=whole")
     expected = (place / "outputs" / "whole" / "results.csv").read_bytes()
     equal = kills = 0
     for number in range(rounds):
         own = *given, f"study=k{number}", *(SHARDS if number % 2 else ())
-        for _ in range(KILLS):
-            call = start(place, *own)
-            try:
-                call.wait(timeout=chance.uniform(0.3, 1.3) * whole)
-                break
-            except subprocess.TimeoutExpired:
-                kills += 1
-                call.kill()
-                call.wait()
+        for share in sorted(chance.uniform(0, 1) for _ in range(KILLS)):
+            kills += kill(start(place, *own), place / "outputs" / f"k{number}", share * len(expected), chance)
         seconds(place, *own)
         equal += (place / "outputs" / f"k{number}" / "results.csv").read_bytes() == expected
         print(f"  {equal} of {number + 1} searches after {kills} kills", flush=True)
