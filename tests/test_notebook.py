@@ -174,7 +174,7 @@ def test_several_config_folders(lab):
     assert study.frame["task"].tolist() == ["line", "other"]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_shards():
     shards = {"hydra.sweeper.shards": 2}
     study = run(task="line", slope=[1.0, 2.0], seed=range(20), quiet=True, **shards)
@@ -187,7 +187,7 @@ def test_shards():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_threads_take_turns_and_are_told_so(capsys):
     done, entered, proceed = {}, threading.Event(), threading.Event()
 
@@ -372,7 +372,7 @@ def test_warnings_are_no_errors_of_the_call():
         run(task="line", seed=range(2), quiet=True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_in_ipython_and_after_jax_has_started(tmp_path):
     """A process of its own: IPython changes what Python does with exceptions and output."""
     pytest.importorskip("IPython")

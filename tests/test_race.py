@@ -255,7 +255,7 @@ def test_one_sided_p_values_are_those_of_scipy():
     assert racing.one_sided_p(np.array([[1.0], [np.nan]])).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_race_is_wrong_at_most_as_often_as_its_level_permits_and_cheaper_than_equal_seeds():
     benchmark = __import__("runpy").run_path(str(ROOT / "benchmarks" / "racing.py"))
     landscape = benchmark["Landscape"]("four", np.array([0.6, 0.0, -2, -2, -2, -2]), benchmark["draw_normal"])
@@ -265,7 +265,7 @@ def test_a_race_is_wrong_at_most_as_often_as_its_level_permits_and_cheaper_than_
     assert found["ratio"] > 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("part", ["successes", "coins", "metrics", "marks", "confirmation", "power", "survivors"])
 def test_claims_hold_in_simulations(part, monkeypatch):
     benchmark = __import__("runpy").run_path(str(ROOT / "benchmarks" / "claims.py"))

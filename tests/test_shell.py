@@ -167,7 +167,7 @@ def test_bash_completes(line, words, expected):
     assert (called.stdout, called.stderr) == (expected, "")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.usefixtures("place", "script")
 def test_fish_completes():
     if shutil.which("fish") is None:
@@ -177,7 +177,7 @@ def test_fish_completes():
     assert called.stdout.split() == ["task=mixed_train"]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.usefixtures("place", "script")
 def test_zsh_reads_the_script():
     if shutil.which("zsh") is None:

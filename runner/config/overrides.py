@@ -74,9 +74,9 @@ def build_sweep_overrides(
     """The overrides of the one job that runs a whole sweep.
 
     Overrides that do not sweep are passed on. Of each swept config group the first option is selected, a swept key that
-    the sweep adds to the config (`+rate=0.1,0.2`) is added with its first value, and the sweep itself is passed as
-    strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys, or a list of such
-    lists. `search` are the settings of a search; with `is_open` it searches intervals itself. Raises InvalidInputError
+    the sweep of one task adds to the config (`+rate=0.1,0.2`) is added with its first value, and the sweep itself is
+    passed as strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys, or a list of
+    such lists. `search` are the settings of a search; with `is_open` it searches intervals itself. Raises InvalidInputError
     for a key without values, and for keys that cannot be zipped.
     """
     last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
@@ -88,7 +88,8 @@ def build_sweep_overrides(
     zips = _normalize_zips(zipped)
     swept = [key for keys in parse_sweep(loader, axes, zips, sampling, is_open=is_open) for key in keys]
     groups = [key.select_option(0) for key in swept if key.is_group]
-    groups += [_add_first(last[f"{key.prefix}{key.key}"]) for key in swept if key.prefix and not key.is_group]
+    if not any(key.is_group and key.key == "task" for key in swept):  # other tasks may not have such a key
+        groups += [_add_first(last[f"{key.prefix}{key.key}"]) for key in swept if key.prefix and not key.is_group]
     quoted_axes = ",".join(map(quote, axes))
     quoted_zips = ",".join(f"[{','.join(map(quote, names))}]" for names in zips)
     drawn = [f"sweep.sampling=[{sampling.sampler},{sampling.samples},{sampling.seed}]"] if sampling else []

@@ -15,7 +15,10 @@ from conftest import ROOT
 
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 FAST = {"docs/tutorial.md", "docs/how-to/own-task.md"}
-HEAVY = {f"docs/how-to/{name}.md" for name in ("porting", "searching", "sweeps", "training", "winners")}
+HEAVY = {
+    f"docs/how-to/{name}.md"
+    for name in (*("export", "notebook", "porting", "searching", "shards", "studies", "sweeps", "training", "winners"),)
+}
 
 
 def mark(page):

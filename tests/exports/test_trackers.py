@@ -81,7 +81,7 @@ def test_a_point_has_estimates_curves_and_its_seeds(study):
     assert (tracked.note, tracked.tags) == ("first", ("paper",))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_report_is_that_of_the_comparison(toy, tmp_path):
     folder = toy(*SWEEP, "seed=range(0,4)").folder
     text = open_tracked(make_request(folder, keep="level > 0")).write_report(tmp_path).read_text()
@@ -140,7 +140,7 @@ def test_a_curve_is_the_mean_of_the_finite_values_over_all_batches(toy, monkeypa
                 np.testing.assert_allclose((curve.mean[step], curve.low[step], curve.high[step]), expected, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_reads_what_was_written(study, call_main, toy):
     load("tensorboard")
@@ -186,7 +186,7 @@ def test_tensorboard_reads_what_was_written(study, call_main, toy):
     assert len(list(Path("all").glob("run */events*"))) == 18
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore")
 def test_optuna_reads_what_was_written(study, call_main, toy):
     optuna = load("optuna")

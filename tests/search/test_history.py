@@ -72,7 +72,7 @@ def test_a_search_has_its_figures_and_a_grid_has_none(toy, drawn, tmp_path):
     assert draw_search(load_runs([grid.folder]), ["score"]) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_batches_are_timed(toy):
     pytest.importorskip("optuna")
     call = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=interval(0,1)", "hydra.sweeper.batch=4", "study=s"]

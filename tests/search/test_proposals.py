@@ -68,7 +68,7 @@ def test_a_search_repeats_and_a_longer_one_begins_with_the_same_batches(sampler)
     assert all(-1 <= t.point["x"] <= 1 and 1e-3 <= t.point["y"] <= 1 for t in trials)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_a_search_finds_more_than_random_points(sampler):
     best = {}

@@ -113,7 +113,7 @@ def test_another_space_or_sampler_is_another_study(toy, change, message):
     assert message in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_latin_hypercube_says_that_it_cannot_be_extended(toy):
     call = ["-m", "task=noisy", "level=interval(0,1)", "hydra.sweeper.sampler=lhs", "study=s"]
     assert toy(*call, "hydra.sweeper.samples=4").status == 0
@@ -122,7 +122,7 @@ def test_a_latin_hypercube_says_that_it_cannot_be_extended(toy):
     assert "a Latin hypercube, which cannot be extended, was 4, is 8" in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -95,7 +95,7 @@ def test_a_search_is_extended_and_shows_its_best_points(toy):
     assert "study=s-confirmed" in longer.out
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_programs_are_compiled_once(toy):
     toys.TRACES.clear()
     call = [*OPTUNA[:2], "task=line", "slope=interval(0,1)", "seed=0,1", "study=s"]
@@ -109,7 +109,7 @@ def test_the_programs_are_compiled_once(toy):
     assert programs["runs"].tolist() == [24]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_equal_points_are_executed_once(toy):
     call = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=0.25,0.5", "seed=0,1", "study=s", *SMALL]
     called = toy(*call)
@@ -118,7 +118,7 @@ def test_equal_points_are_executed_once(toy):
     assert "4 runs of 12 trials" in called.out
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_options_have_their_own_dimensions(runner, lab):
     lab(
         {
@@ -216,7 +216,7 @@ def test_bad_settings_of_a_search_are_refused(toy, arguments, message):
     assert called.folder is None or not (called.folder / "results.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_word_is_no_objective(toy):
     call = ["-m", "hydra/sweeper=optuna", "task=grade", "slope=interval(0,1)", "among=[a,b]", "modulus=2", "study=s"]
     called = toy(*call, "hydra.sweeper.objective=verdict", "hydra.sweeper.direction=minimize")
@@ -281,7 +281,7 @@ def test_bad_budgets_are_refused(toy, halving, message):
     assert message in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_best_run_of_a_search_is_replayed(toy, call_main):
     from runner.replay import main
 
@@ -308,7 +308,7 @@ def test_hyperband_runs_several_brackets(toy):
     assert (called.frame["steps"] == 9).sum() == 5
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_jobs_of_another_sweeper_are_runs_of_one_study(toy):
     """Hydra's basic sweeper hands a list of overrides to the launcher."""
     called = toy(
@@ -330,7 +330,7 @@ def test_jobs_of_another_sweeper_are_runs_of_one_study(toy):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_settings_of_a_study_cannot_differ_between_jobs(toy):
     called = toy("-m", "hydra/sweeper=basic", "hydra/launcher=lanes", "task=noisy,divide", "study=l")
     assert called.status == 2

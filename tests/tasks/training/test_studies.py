@@ -31,7 +31,7 @@ def test_mup_is_the_usual_mlp_at_its_base():
     np.testing.assert_array_equal(mup.apply(params, X), usual.apply(params, X))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_mup_scales_kernels_and_their_steps_by_the_width():
     """A step of Adam moves each weight by the rate, and the kernel that it stands for by the rate over m."""
     width, base, rate = 512, 8, 0.01
