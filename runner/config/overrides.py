@@ -76,8 +76,8 @@ def build_sweep_overrides(
     Overrides that do not sweep are passed on. Of each swept config group the first option is selected, a swept key that
     the sweep of one task adds to the config (`+rate=0.1,0.2`) is added with its first value, and the sweep itself is
     passed as strings. If a key occurs more than once, the last override holds. `zipped` is a list of keys, or a list of
-    such lists. `search` are the settings of a search; with `is_open` it searches intervals itself. Raises InvalidInputError
-    for a key without values, and for keys that cannot be zipped.
+    such lists. `search` are the settings of a search; with `is_open` it searches intervals itself. Raises
+    InvalidInputError for a key without values, and for keys that cannot be zipped.
     """
     last = {override.get_key_element(): override for override in _parse_overrides(loader, overrides)}
     for override in last.values():
