@@ -72,7 +72,7 @@ def test_seeds_go_to_the_points_in_contention_until_the_choice_is_shown(study, r
     assert not read(study).duplicated(["level", "seed"]).any()
 
 
-@pytest.mark.parametrize("when", range(4))
+@pytest.mark.parametrize("when", [2, *(pytest.param(when, marks=pytest.mark.matrix) for when in (0, 1, 3))])
 def test_an_interrupted_race_goes_on_and_ends_alike(study, run_race, monkeypatch, tmp_path, when):
     arguments = ("--metric", "score", "--budget", "200")
     whole = shutil.copytree(study, tmp_path / "outputs" / "whole")

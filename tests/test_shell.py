@@ -221,7 +221,7 @@ def call_on_a_terminal(*arguments, cwd, **variables):
     return b"".join(parts).decode().replace("\r\n", "\n")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_messages_on_a_terminal(tmp_path):
     shown = call_on_a_terminal("run", "foo=1", cwd=tmp_path, NO_COLOR="1")
     assert shown.startswith("error: task 'mixed_train' has no parameter 'foo'; it has: seed,")

@@ -44,8 +44,8 @@ def test_packages_of_the_same_names_hide_nothing(place):
     assert frame["value"].tolist()[:2] == [8, 8]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["namespace", "module"])
+@pytest.mark.matrix
 def test_a_namespace_package_or_a_module_of_that_name(place, kind):
     (place / "conf/__init__.py").unlink()
     shutil.move(place / "tasks/__init__.py", place / "tasks.py")

@@ -53,7 +53,7 @@ def lose(monkeypatch):
     return fail
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.matrix)])
 def test_any_number_of_shards_gives_the_bytes_of_one(toy, count):
     whole = toy(*SWEEP, "study=whole")
     cut = toy(*SWEEP, "study=cut", f"hydra.sweeper.shards={count}")
@@ -94,6 +94,7 @@ def test_a_lost_shard_costs_only_itself(toy, lose, then):
     assert not (lost.folder / "parts").exists()
 
 
+@pytest.mark.matrix
 def test_parts_are_kept_for_their_own_sweep(toy, lose):
     lose({1: 0})
     lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
@@ -109,6 +110,7 @@ def test_parts_are_kept_for_their_own_sweep(toy, lose):
 
 
 @pytest.mark.parametrize("content", [b"[]", pytest.param(b"\xff\xfe", marks=pytest.mark.matrix)])
+@pytest.mark.matrix
 def test_damaged_files_of_a_part_are_told_or_left_out(toy, lose, content):
     whole = toy(*SWEEP, "study=whole").csv
     lose({1: 0})
@@ -129,6 +131,7 @@ def test_damaged_files_of_a_part_are_told_or_left_out(toy, lose, content):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.matrix)])
+@pytest.mark.matrix
 def test_a_merge_that_is_cut_anywhere_ends_with_the_same_bytes(toy, lose, seed):
     whole = toy(*SWEEP, "study=whole").csv
     lose({1: 0})
@@ -184,6 +187,7 @@ def test_a_group_that_cannot_be_built_has_its_rows_from_any_shard(toy):
     assert (again.status, whole.csv) == (1, content)
 
 
+@pytest.mark.matrix
 def test_a_study_in_use_by_a_shard_says_so(toy, lose):
     lose({1: 0})
     lost = toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
@@ -193,6 +197,7 @@ def test_a_study_in_use_by_a_shard_says_so(toy, lose):
     assert f"is in use by a shard, process {os.getpid()} on " in called.err
 
 
+@pytest.mark.matrix
 def test_the_rows_of_parts_are_listed(toy, lose, monkeypatch, capsys):
     lose({1: 0})
     toy(*SWEEP, "study=mine", "hydra.sweeper.shards=3")
@@ -285,6 +290,7 @@ def wait_for_parts(cwd, process, size):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.matrix)])
+@pytest.mark.matrix
 def test_a_launcher_gives_the_same_bytes(tmp_path, whole, launcher):
     finish(tmp_path, *LONG, f"hydra/launcher={launcher}")
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
@@ -318,6 +324,7 @@ def test_a_shard_that_is_killed_costs_only_itself(tmp_path, whole, launcher):
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
 
 
+@pytest.mark.matrix
 def test_kill_minus_nine_of_all_of_it_loses_nothing(tmp_path, whole):
     for size in (0, 100_000, 1_000_000):
         process = start_command(tmp_path, *LONG, "hydra/launcher=joblib")

@@ -36,6 +36,7 @@ def test_a_finished_study_is_summed_up_again_and_runs_nothing(toy):
     assert {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.matrix
 def test_a_single_run_that_is_there_is_shown_as_before(toy):
     for task in ("task=divide", "task=noisy", "task=grade"):
         first = toy(task, "seed=3", f"study={task[5:]}")
@@ -61,6 +62,7 @@ def test_a_table_cut_anywhere_grows_back_to_the_same_bytes(toy):
         assert (f"({torn:,} bytes)" in again.out) == (torn > 0)
 
 
+@pytest.mark.matrix
 def test_a_lost_table_is_made_again(toy):
     whole = toy(*SWEEP)
     content, table = whole.csv, whole.folder / "results.csv"
@@ -104,7 +106,7 @@ def test_an_extension_that_is_cut_short_is_taken_up_by_another(toy):
     assert frame["run"].tolist() == list(range(45))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_an_extension_that_never_wrote_a_row_is_made_whole(toy):
     """Its record is there, and the last row of the table is a run of the new product, too."""
     first = toy("-m", "task=line", "slope=1,2", "seed=range(0,20)", "study=mine")
@@ -256,6 +258,7 @@ def test_a_damaged_record_is_told(toy):
     assert "results.csv exists, but study.json beside it does not" in toy("task=line", "study=mine").err
 
 
+@pytest.mark.matrix
 def test_a_full_disk_is_taken_up_again(toy, monkeypatch):
     """A writer that fails once stands for a disk that is full for a while."""
     whole = toy(*SWEEP).csv
@@ -310,7 +313,7 @@ def test_a_disk_that_refuses_is_a_failure_and_no_mistake(capsys):
         assert f"error: cannot write x: {error.strerror}" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
     expected = toy("-m", "task=line", "seed=range(0,200)", "lanes=8", "study=one").csv
     real = program.run_program
@@ -429,7 +432,7 @@ def test_a_study_of_words_is_taken_up_extended_and_cut_in_shards(toy):
     assert table.read_bytes() == cut.csv
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_summary_of_words_is_the_same_when_read_back(toy):
     """Also of a task that has none."""
     command = ("-m", "task=grade,divide", "slope=1,2", "study=mine")
@@ -471,7 +474,7 @@ def test_studies_are_listed(toy, tmp_path, monkeypatch, capsys):
     assert "there is no folder nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_folder_that_vanishes_is_told(tmp_path):
     process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 X = jax.random.normal(jax.random.key(0), (7, 5))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_study_of_training_made_small(runner):
     few = ("optimizer=sgd", "lr=0.1,0.2", "seed=0,1", "steps=4", "every=2", "horizon=4", "model.hidden=[4]")
     called = runner("-m", "+experiment=digits_optimizers", *few)
