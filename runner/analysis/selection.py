@@ -53,6 +53,10 @@ class Moderated:
     degrees: np.ndarray
 
 
+FARTHEST = 2.0
+"""Standard errors by which the interval may be beyond the expected excess of the largest of so many normal means."""
+
+
 def correct_best(
     means: np.ndarray,
     standard_errors: np.ndarray,
@@ -65,7 +69,8 @@ def correct_best(
 
     `degrees` are those of the standard errors, usually one less than the seeds. `correlation` is that of two points'
     values at the same seed, 0 for points with seeds of their own; see `estimate_correlation`. Points without a standard
-    error are left out of the correction. The bounds are NaN if the best point is one of them.
+    error are left out of the correction. The bounds are NaN if the best point is one of them, and so is the estimate
+    where the interval would be farther below the mean than chance can have lifted it.
     """
     known = np.isfinite(means) & np.isfinite(standard_errors) & (degrees > 0)
     best = int(np.nanargmax(np.where(np.isfinite(means), means, np.nan)))
@@ -76,7 +81,11 @@ def correct_best(
     shared = moderate_errors(standard_errors[known], degrees[known])
     errors = np.maximum(shared.errors, np.finfo(np.float64).tiny)
     place = int(np.flatnonzero(known).searchsorted(best))
-    low, high = _invert(_describe_target(means[known], errors, place, correlation), float(shared.degrees[place]), level)
+    freedom = float(shared.degrees[place])
+    low, high = _invert(_describe_target(means[known], errors, place, correlation), freedom, level)
+    most = (math.sqrt(2 * math.log(known.sum())) + FARTHEST) * errors[place]
+    if means[best] - high > most:  # values far from normal: so much of a largest mean is never chance
+        return math.nan, math.nan, math.nan, NONE
     # what the points have in common at a seed moves all means alike, and chooses no winner
     estimate = _estimate(means[known], errors * math.sqrt(1 - correlation), place)
     return min(max(estimate, low), high), low, high, WINNER
