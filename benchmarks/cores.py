@@ -47,34 +47,34 @@ def list_sweeps(quick):
     }
 
 
-def execute(place, cores, arguments):
-    """Seconds of a sweep, and the digest of its table."""
-    folder = place / f"{cores}-{time.monotonic_ns()}"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{place}", "XDG_CACHE_HOME": str(place / "cache")}
+def execute(place, arguments, **variables):
+    """Seconds of a sweep in a process of its own, and the digest of its table."""
+    folder = place / f"study-{time.monotonic_ns()}"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{place}", "XDG_CACHE_HOME": str(place / "cache"), **variables}
     environment.pop("NPROC", None)
-    command = [sys.executable, "-m", "runner", "--config-dir", "conf", "-m", *arguments]
+    command = [sys.executable, "-m", "runner", *arguments, f"hydra.sweep.dir={folder}"]
     started = time.perf_counter()
-    subprocess.run(
-        [*command, f"cores_per_run={cores}", "threads=2", f"hydra.sweep.dir={folder}"],
-        cwd=place,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
+    subprocess.run(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - started
     return seconds, hashlib.sha256((folder / "results.csv").read_bytes()).hexdigest()
 
 
-def measure(place, arguments, rounds):
-    """The seconds of each size of the pool, round by round, and its digests."""
-    seconds, digests = {cores: [] for cores in CORES}, {cores: set() for cores in CORES}
-    execute(place, 1, arguments)
+def compare(sweep, sizes, run, rounds):
+    """Prints a row for each size: the seconds of `run(size)` against those of the first, and whether bytes differ."""
+    seconds, digests = {size: [] for size in sizes}, {size: set() for size in sizes}
+    for size in sizes:
+        run(size)
     for number in range(rounds):
-        for cores in CORES if number % 2 else reversed(CORES):
-            spent, digest = execute(place, cores, arguments)
-            seconds[cores].append(spent)
-            digests[cores].add(digest)
-    return seconds, digests
+        for size in sizes if number % 2 else reversed(sizes):
+            spent, digest = run(size)
+            seconds[size].append(spent)
+            digests[size].add(digest)
+    first = sizes[0]
+    for size in sizes:
+        ratios = [mine / one for mine, one in zip(seconds[size], seconds[first], strict=True)]
+        is_same = "yes" if digests[size] == digests[first] and len(digests[first]) == 1 else "no"
+        cells = f"{statistics.median(seconds[size]):.1f} | {statistics.median(ratios):.2f} | {is_same}"
+        print(f"| {sweep} | {size} | {cells} |", flush=True)
 
 
 def main():
@@ -88,12 +88,10 @@ def main():
         (place / "conf" / "task" / "reduce.yaml").write_text(YAML)
         (place / "reduce_lab.py").write_text(REDUCE)
         for sweep, arguments in list_sweeps(quick).items():
-            seconds, digests = measure(place, arguments, 1 if quick else 3)
-            for cores in CORES:
-                ratios = [mine / one for mine, one in zip(seconds[cores], seconds[1], strict=True)]
-                is_same = "yes" if digests[cores] == digests[1] and len(digests[1]) == 1 else "no"
-                cells = f"{statistics.median(seconds[cores]):.1f} | {statistics.median(ratios):.2f} | {is_same}"
-                print(f"| {sweep} | {cores} | {cells} |", flush=True)
+            words = ("--config-dir", "conf", "-m", *arguments, "threads=2")
+            compare(
+                sweep, CORES, lambda n, words=words: execute(place, (*words, f"cores_per_run={n}")), 1 if quick else 3
+            )
 
 
 if __name__ == "__main__":

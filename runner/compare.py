@@ -148,6 +148,14 @@ def _build_parser() -> argparse.ArgumentParser:
         description="Compares studies across their seeds: estimates, and differences to the best point or a baseline.",
     )
     parser.add_argument("studies", nargs="+", type=Path, help="folders of studies, such as outputs/lr_scan")
+    _add_questions(parser)
+    _add_seeds(parser)
+    _add_outputs(parser)
+    return parser
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    """The options of what is compared with what."""
     parser.add_argument("--metric", action="append", help="an output, or a part of an array: y.mean, y.0 (repeatable)")
     parser.add_argument(
         "--by", action="append", help="an axis that distinguishes points; other axes are pooled (repeatable)"
@@ -173,6 +181,12 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         help="lowest and highest possible value, as accuracy=0,1: tasks on one scale (repeatable)",
     )
+    parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
+    parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
+
+
+def _add_seeds(parser: argparse.ArgumentParser) -> None:
+    """The options of further seeds."""
     parser.add_argument(
         "--difference",
         metavar="D",
@@ -185,15 +199,16 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--accept", action="store_true", help="confirm although code, versions or device differ from the study's"
     )
-    parser.add_argument("--level", type=float, default=0.95, help="confidence level, by default 0.95")
-    parser.add_argument("--filter", help="the runs to compare, as 'lr < 0.1 and seed < 100'")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    """The options of what is printed and written."""
     parser.add_argument("--rows", type=int, default=SHOWN_ROWS, help="most rows of a table to print")
     parser.add_argument("--wide", action="store_true", help="print all columns, in several tables if need be")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--csv", choices=["points", "differences"], help="print one of its tables as CSV")
     parser.add_argument("--figures", action="store_true", help="write figures/ beside the table, as PNG and SVG")
     parser.add_argument("--html", action="store_true", help="write report.html beside the table")
-    return parser
 
 
 def main() -> None:

@@ -143,11 +143,7 @@ def compare_studies(
     samples = group_samples(runs, count)
     described = _describe_metrics(runs, primary, margin)
     tasks = _list_tasks(runs, count)
-    against: Against | list[int] = Against.ALL if all_pairs else Against.BEST
-    if baseline is not None:
-        against = _find_baselines(runs, baseline)
-    elif all_pairs:
-        _check_pairs(tasks)
+    against = _choose_partners(runs, tasks, baseline, all_pairs=all_pairs)
     look = record_looks(
         runs, _describe_question(runs, described, by, baseline, keep), 1 - level, is_claimless=count < 2
     )
@@ -155,9 +151,7 @@ def compare_studies(
     claims = compare_samples(
         samples, described, level=level, alpha=alpha, against=against, groups=tasks, failures=imputed
     )
-    renamed = _separate_axes(runs, [*claims.points[:1], *claims.differences[:1]])
-    baseline = baseline and {renamed.get(name, name): value for name, value in baseline.items()}
-    runs = replace(runs, points=runs.points.rename(columns=renamed))
+    runs, baseline = _separate_axes(runs, claims, baseline)
     aggregates = aggregate_tasks(runs, samples, baseline, level, bounds)
     labels = _list_labels(runs)[:count]
     points = _build_points(runs, claims, labels)
@@ -242,10 +236,26 @@ def _describe_metrics(
     }
 
 
-def _separate_axes(runs: Runs, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Other names for the axes that have that of a column of the comparison: `axis.low` for `low`."""
-    taken = {*OWN_COLUMNS, *(name for row in rows for name in row)}
-    return {name: f"{AXIS}{name}" for name in runs.points.columns if name in taken}
+def _separate_axes(
+    runs: Runs, claims: Claims, baseline: Mapping[str, Any] | None
+) -> tuple[Runs, Mapping[str, Any] | None]:
+    """Both with other names for the axes that have that of a column of the comparison: `axis.low` for `low`."""
+    taken = {*OWN_COLUMNS, *(name for row in (*claims.points[:1], *claims.differences[:1]) for name in row)}
+    names = {name: f"{AXIS}{name}" for name in runs.points.columns if name in taken}
+    renamed = baseline and {names.get(name, name): value for name, value in baseline.items()}
+    return replace(runs, points=runs.points.rename(columns=names)), renamed
+
+
+def _choose_partners(
+    runs: Runs, tasks: Sequence[Hashable], baseline: Mapping[str, Any] | None, *, all_pairs: bool
+) -> Against | list[int]:
+    """Whom each point is compared with: the best one, all others, or for each the index of its baseline."""
+    if baseline is not None:
+        return _find_baselines(runs, baseline)
+    if all_pairs:
+        _check_pairs(tasks)
+        return Against.ALL
+    return Against.BEST
 
 
 def _list_labels(runs: Runs) -> list[dict[Hashable, Any]]:
