@@ -195,9 +195,15 @@ def prepare_jax(call: Call) -> None:
         return
     cores = call.settings.cores_per_run
     if (pool := program.count_pool() or cores) != cores:
+        devices = program.count_cpu_devices()
+        reason = (
+            f"one for each of its {devices} CPU devices"
+            if pool == devices > cores
+            else "in which JAX had started before"
+        )
         terminal.print_warning(
-            f"XLA's pool has {pool} {'thread' if pool == 1 else 'threads'} in this process, in which JAX had started "
-            f"before, and not cores_per_run={cores}; the study records {pool}"
+            f"XLA's pool has {pool} {'thread' if pool == 1 else 'threads'} in this process, {reason}, "
+            f"and not cores_per_run={cores}; the study records {pool}"
         )
 
 

@@ -14,6 +14,7 @@ from runner.program.cache import enable_cache, find_cached
 from runner.program.cost import BLOCKS_ON_DEVICE
 from runner.program.devices import (
     count_cores,
+    count_cpu_devices,
     count_memory,
     count_pool,
     describe_devices,
@@ -55,6 +56,7 @@ __all__ = [
     "compile_program",
     "copy_program",
     "count_cores",
+    "count_cpu_devices",
     "count_memory",
     "count_pool",
     "describe_devices",

@@ -212,6 +212,11 @@ def _read_text(path: Path) -> str:
         return ""
 
 
+def count_cpu_devices() -> int:
+    """The CPU devices of this process: one, or as many as it pretends to have, each with a thread in the pool."""
+    return len(jax.local_devices(backend="cpu"))
+
+
 def count_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

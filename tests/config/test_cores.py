@@ -32,7 +32,7 @@ def test_a_task_that_hangs_in_a_pool_of_several_threads_returns(tmp_path, monkey
         monkeypatch.delenv(name)
     process = start_command(tmp_path, "-m", "task=recurrent", "seed=range(0,2000)", "lanes=16", "study=mine")
     try:
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

@@ -44,6 +44,8 @@ def test_any_number_of_devices_gives_the_same_bytes(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert called.returncode == 2, called.stderr
+    pool = "XLA's pool has 4 threads in this process, one for each of its 4 CPU devices, and not cores_per_run=1"
+    assert f"warning: {pool}; the study records 4\n" in called.stderr
     assert called.stderr.endswith("devices=5: this process has 4 of the kind 'cpu'\n")
     assert called.stdout.count("verified 4 runs of 2 groups alone") == 3
     studies = [tmp_path / "outputs" / f"on-{name}" for name in ("1", "auto", "0-2")]
