@@ -27,16 +27,28 @@ import jax.numpy as jnp
 def reduce(seed: int, rows: int) -> dict[str, jax.Array]:
     x = jax.random.normal(jax.random.key(seed), (rows, 4))
     return {"product": (x.T @ x).reshape(-1), "sum": x.sum()}
+
+
+def draw(seed: int, count: int) -> dict[str, jax.Array]:
+    x = jax.random.normal(jax.random.key(seed), (count,))
+    return {"sum": x.sum(), "squares": (x * x).sum()}
 """
-YAML = """# @package _global_
+YAML = {
+    "reduce": """# @package _global_
 task: {name: reduce, _target_: reduce_lab.reduce}
 seed: 0
 rows: 1000000
-"""
+""",
+    "draw": """# @package _global_
+task: {name: draw, _target_: reduce_lab.draw}
+seed: 0
+count: 4000000
+""",
+}
 
 
 def list_sweeps(quick):
-    runs, layers, large = (2_000, 20, 2) if quick else (2_000_000, 2_000, 40)
+    runs, layers, large, drawn = (2_000, 20, 2, 2) if quick else (2_000_000, 2_000, 40, 200)
     return {
         f"`mixed_train`, {runs:,} runs": ("task=mixed_train", f"seed=range(0,{runs})"),
         f"`dense_forward` 64×512 to 512, {layers:,} runs": (
@@ -44,6 +56,7 @@ def list_sweeps(quick):
             f"seed=range(0,{layers})",
         ),
         f"sums and a product of 1,000,000×4, {large} runs": ("task=reduce", f"seed=range(0,{large})"),
+        f"4,000,000 normal numbers and their sums, {drawn} runs": ("task=draw", f"seed=range(0,{drawn})"),
     }
 
 
@@ -85,7 +98,8 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "conf" / "task").mkdir(parents=True)
-        (place / "conf" / "task" / "reduce.yaml").write_text(YAML)
+        for task, text in YAML.items():
+            (place / "conf" / "task" / f"{task}.yaml").write_text(text)
         (place / "reduce_lab.py").write_text(REDUCE)
         for sweep, arguments in list_sweeps(quick).items():
             words = ("--config-dir", "conf", "-m", *arguments, "threads=2")
