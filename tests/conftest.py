@@ -6,18 +6,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import invalidate_caches
 from itertools import product
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ["NPROC"] = "1"  # the tests use JAX before a call of the runner can set it, and jaxlib 0.10 may hang
 
 import jax
 import numpy as np
+import omegaconf
 import pandas as pd
 import pytest
+from hydra._internal.hydra import Hydra
+from omegaconf import grammar_parser
 
 if TYPE_CHECKING:
     from runner.analysis.comparison import Comparison
@@ -44,6 +48,27 @@ def standard_promotion() -> Iterator[None]:
     yield
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compose_once() -> Iterator[None]:
+    """What costs most of a small command is done once: Hydra's second composition, and what a text is parsed to.
+
+    Hydra composes each command twice, the first time for `hydra.mode` alone, which only an experiment's YAML or an
+    override has here. The trees of interpolations depend on the text alone, and nothing changes them.
+    """
+    find_mode = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        may_have_one = any("experiment" in override or "hydra" in override for override in overrides)
+        return find_mode(self, config_name, overrides) if may_have_one else None
+
+    parse = lru_cache(maxsize=4096)(grammar_parser.parse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", get_mode)
+        for user in (omegaconf.base, omegaconf._utils):
+            patch.setattr(user, "parse", parse)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,9 @@
 """Where configs come from: the files that ship, found by where this code lies, and YAML with errors in one line."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra._internal.core_plugins import file_config_source
@@ -56,7 +58,7 @@ def _parse_mapping(path: Path, text: str) -> DictConfig:
     """The mapping that a YAML has. Raises InvalidInputError with the line and the column of an error."""
     name = shorten_path(path)
     try:
-        config = OmegaConf.load(io.StringIO(text))
+        config = OmegaConf.create(_load_yaml(text))
     except yaml.YAMLError as error:
         raise InvalidInputError(f"{name}{_describe_yaml_error(error, text)}") from error
     except RecursionError:
@@ -66,6 +68,12 @@ def _parse_mapping(path: Path, text: str) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise InvalidInputError(f"{name}: a YAML must be a mapping of keys to values")
     return config
+
+
+@lru_cache(maxsize=256)
+def _load_yaml(text: str) -> Any:
+    """What a YAML stands for, as OmegaConf reads it. Hydra composes each command twice, from the same texts."""
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
 
 
 def _describe_yaml_error(error: yaml.YAMLError, text: str) -> str:
