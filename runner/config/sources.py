@@ -3,10 +3,10 @@
 import io
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins import file_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
@@ -38,10 +38,18 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", _parse_mapping(path, text), header)
 
 
+class StructuredConfigSource(structured_config_source.StructuredConfigSource):
+    """Hydra's source of structured configs, without a copy of their whole store for each composition."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing changes a source, and the store copies what it gives away
+
+
 def register_sources() -> None:
-    """Lets Hydra read its files through the class above."""
+    """Lets Hydra read its configs through the classes above."""
     Plugins.instance()  # registers Hydra's own sources first, of which the first one would stay
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+    for source in (FileConfigSource, StructuredConfigSource):
+        SourcesRegistry.instance().types[source.scheme()] = source
 
 
 def _read_text(path: Path) -> str:
