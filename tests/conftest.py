@@ -72,6 +72,19 @@ def _compose_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _ask_git_once() -> Iterator[None]:
+    """The state of this checkout, in which the toys are, is the same for all tests; others are asked for theirs."""
+    from runner.storage import repositories
+
+    find, describe = repositories._find_root, repositories.describe_repository
+    find_own, describe_own = lru_cache(find), lru_cache(describe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repositories, "_find_root", lambda at: (find_own if at.is_relative_to(ROOT) else find)(at))
+        patch.setattr(repositories, "describe_repository", lambda at: (describe_own if at == ROOT else describe)(at))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Executables are kept for this session only, so that counts of compilations start from nothing."""
     with pytest.MonkeyPatch.context() as patch:
