@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -181,6 +182,18 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[d
         if Path(file).is_relative_to(tmp_path):
             del sys.modules[name]
     load_task.cache_clear()
+
+
+PATIENCE = 300.0
+"""Seconds that a test waits for another process: far longer than it takes, for a machine that has other work."""
+
+
+def wait_until(is_so: Callable[[], Any]) -> bool:
+    """Whether something becomes so while a test has patience."""
+    end = time.monotonic() + PATIENCE
+    while not (result := bool(is_so())) and time.monotonic() < end:
+        time.sleep(0.02)
+    return result
 
 
 def start_command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":

@@ -9,7 +9,7 @@ import jax
 import jaxlib
 import pandas as pd
 import pytest
-from conftest import ROOT, start_command
+from conftest import PATIENCE, ROOT, start_command
 
 from runner import program
 from runner.config.cores import VARIABLES
@@ -32,7 +32,7 @@ def test_a_task_that_hangs_in_a_pool_of_several_threads_returns(tmp_path, monkey
         monkeypatch.delenv(name)
     process = start_command(tmp_path, "-m", "task=recurrent", "seed=range(0,2000)", "lanes=16", "study=mine")
     try:
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -49,7 +49,12 @@ def run_on(cores, place, *arguments):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
     done = subprocess.run(
-        [sys.executable, "-c", code, *conf], cwd=place, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *conf],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     record = json.loads((place / "outputs/mine/study.json").read_text())

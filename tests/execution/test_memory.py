@@ -6,7 +6,7 @@ import jax
 import pandas as pd
 import pytest
 import toys
-from conftest import start_command
+from conftest import PATIENCE, start_command
 
 from runner import pipeline, program
 from runner.program import devices, executable
@@ -15,7 +15,7 @@ from runner.program import devices, executable
 @pytest.mark.slow
 def test_a_group_that_would_make_xla_abort_costs_only_its_own_runs(tmp_path):
     process = start_command(tmp_path, "-m", "task=mixed_train", "hidden=4,2147483648", "study=mine")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, errors
     frame = pd.read_csv(tmp_path / "outputs/mine/results.csv")
     assert frame["status"].tolist() == ["ok", "failed"]
