@@ -174,6 +174,7 @@ def test_a_shard_on_another_device_does_not_mix_its_bits(toy, monkeypatch):
     assert len(mixed.frame) == RUNS
 
 
+@pytest.mark.matrix
 def test_a_group_that_cannot_be_built_has_its_rows_from_any_shard(toy):
     sweep = ("-m", "task=only_even", "size=2,3", "seed=range(0,10)")
     whole = toy(*sweep, "study=whole")
