@@ -1,5 +1,6 @@
 """What the tests share: strict JAX, one cache for the whole session, and the two ways to run a study."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(20_000, 20, 20)  # JAX is called by each collection, and full ones visit all that was imported
 
 
 @pytest.fixture(autouse=True)

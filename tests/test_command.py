@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from runner.contract.task import load_function, load_task
 from runner.plan.inputs import build_array, describe_input
 
+MATRIX = pytest.mark.matrix
 REFUSED = [
     (("task=nope",), "there is no task 'nope'", "mixed_train"),
     (("foo=1",), "task 'mixed_train' has no parameter 'foo'", "it has: seed, x, y, lr, hidden"),
@@ -154,7 +155,13 @@ def test_help_lists_the_tasks_of_a_config_dir(toy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", [("--cfg", "job"), ("--info", "config"), ("--info", "defaults"), ("--hydra-help",)])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--cfg", "job"),
+        *(pytest.param(f, marks=MATRIX) for f in (("--info", "config"), ("--info", "defaults"), ("--hydra-help",))),
+    ],
+)
 def test_hydras_own_flags(tmp_path, flag):
     """In a process of its own: they configure the logging of theirs."""
     called = command("-m", "runner", *flag, cwd=tmp_path)

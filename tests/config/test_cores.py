@@ -25,7 +25,7 @@ def _environment(monkeypatch):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
 
 
-@SLOW
+@pytest.mark.matrix
 @pytest.mark.skipif(not jaxlib.__version__.startswith("0.10."), reason="hangs with jaxlib 0.10 only")
 def test_a_task_that_hangs_in_a_pool_of_several_threads_returns(tmp_path, monkeypatch):
     for name in VARIABLES:
