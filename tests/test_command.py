@@ -183,8 +183,11 @@ TRAINING = [path.stem for path in SHIPPED if "override /task: train\n" in path.r
 
 
 HEAVY = {
+    "bridge_across_inputs",
+    "dense_across_widths",
     "every_task",
     "lr_with_width",
+    "parity",
     "parity_matrix",
     "parity_native",
     "port_across_shapes",
@@ -229,7 +232,7 @@ COMMANDS = [
     ("task=port_dense", "x.shape=[5,7]", "features=3"),
     ("task=dense_forward", "features=200"),
 ]
-SWEPT = [COMMANDS[0], *(pytest.param(arguments, marks=pytest.mark.slow) for arguments in COMMANDS[1:])]
+SWEPT = [*COMMANDS[:2], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[2:])]
 
 
 @pytest.fixture
