@@ -232,7 +232,11 @@ COMMANDS = [
     ("task=port_dense", "x.shape=[5,7]", "features=3"),
     ("task=dense_forward", "features=200"),
 ]
-SWEPT = [*COMMANDS[:2], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[2:])]
+
+
+def in_suite(count):
+    """So many of the commands in the suite, the others in the matrix."""
+    return [*COMMANDS[:count], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[count:])]
 
 
 @pytest.fixture
@@ -244,7 +248,7 @@ def _promoted():
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", SWEPT, ids=str)
+@pytest.mark.parametrize("arguments", in_suite(2), ids=str)
 def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
     """The same bytes, whatever the block, the threads, and the place among the others."""
     *_, last = swept = runner("-m", *arguments, "seed=range(0,150)").csv.splitlines()
@@ -254,7 +258,7 @@ def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", SWEPT, ids=str)
+@pytest.mark.parametrize("arguments", in_suite(1), ids=str)
 def test_one_lane_is_the_plain_function(runner, arguments):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", list(arguments))
