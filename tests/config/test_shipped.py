@@ -35,7 +35,7 @@ def place(tmp_path):
     return tmp_path
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_packages_of_the_same_names_hide_nothing(place):
     called = call(place, "--config-dir", "conf", "-m", "task=double,mixed_train", "seed=0,1", "study=both")
     assert (called.returncode, called.stderr) == (0, "")
