@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 PACKAGES = ("conf", "runner", "tasks")
@@ -28,11 +29,15 @@ def _find_clashes(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
     for folder in dict.fromkeys(folders):
         for record in sorted(Path(folder or ".").glob("*.dist-info/RECORD")):
             name = record.parent.name.partition("-")[0]
-            if name == "seedbed":
-                continue
-            try:
-                found = _FILE.search(record.read_bytes())
-            except OSError:  # of somebody else's, and no matter of this call
-                continue
-            if found:
-                yield name, found[1].decode()
+            if name != "seedbed" and (package := _find_package(record)):
+                yield name, package
+
+
+@lru_cache(maxsize=4096)
+def _find_package(record: Path) -> str:
+    """The first of the packages that a RECORD lists; empty if none."""
+    try:
+        found = _FILE.search(record.read_bytes())
+    except OSError:  # of somebody else's, and no matter of this call
+        return ""
+    return found[1].decode() if found else ""

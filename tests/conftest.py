@@ -1,23 +1,29 @@
 """What the tests share: strict JAX, one cache for the whole session, and the two ways to run a study."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import invalidate_caches
 from itertools import product
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ["NPROC"] = "1"  # the tests use JAX before a call of the runner can set it, and jaxlib 0.10 may hang
 
 import jax
 import numpy as np
+import omegaconf
 import pandas as pd
 import pytest
+from hydra._internal.hydra import Hydra
+from omegaconf import grammar_parser
 
 if TYPE_CHECKING:
     from runner.analysis.comparison import Comparison
@@ -26,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(20_000, 20, 20)  # JAX is called by each collection, and full ones visit all that was imported
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +51,40 @@ def standard_promotion() -> Iterator[None]:
     yield
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compose_once() -> Iterator[None]:
+    """What costs most of a small command is done once: Hydra's second composition, and what a text is parsed to.
+
+    Hydra composes each command twice, the first time for `hydra.mode` alone, which only an experiment's YAML or an
+    override has here. The trees of interpolations depend on the text alone, and nothing changes them.
+    """
+    find_mode = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        may_have_one = any("experiment" in override or "hydra" in override for override in overrides)
+        return find_mode(self, config_name, overrides) if may_have_one else None
+
+    parse = lru_cache(maxsize=4096)(grammar_parser.parse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", get_mode)
+        for user in (omegaconf.base, omegaconf._utils):
+            patch.setattr(user, "parse", parse)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ask_git_once() -> Iterator[None]:
+    """The state of this checkout, in which the toys are, is the same for all tests; others are asked for theirs."""
+    from runner.storage import repositories
+
+    find, describe = repositories._find_root, repositories.describe_repository
+    find_own, describe_own = lru_cache(find), lru_cache(describe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repositories, "_find_root", lambda at: (find_own if at.is_relative_to(ROOT) else find)(at))
+        patch.setattr(repositories, "describe_repository", lambda at: (describe_own if at == ROOT else describe)(at))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -143,6 +184,18 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[d
         if Path(file).is_relative_to(tmp_path):
             del sys.modules[name]
     load_task.cache_clear()
+
+
+PATIENCE = 300.0
+"""Seconds that a test waits for another process: far longer than it takes, for a machine that has other work."""
+
+
+def wait_until(is_so: Callable[[], Any]) -> bool:
+    """Whether something becomes so while a test has patience."""
+    end = time.monotonic() + PATIENCE
+    while not (result := bool(is_so())) and time.monotonic() < end:
+        time.sleep(0.02)
+    return result
 
 
 def start_command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":

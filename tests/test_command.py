@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from runner.contract.task import load_function, load_task
 from runner.plan.inputs import build_array, describe_input
 
+MATRIX = pytest.mark.matrix
 REFUSED = [
     (("task=nope",), "there is no task 'nope'", "mixed_train"),
     (("foo=1",), "task 'mixed_train' has no parameter 'foo'", "it has: seed, x, y, lr, hidden"),
@@ -154,7 +155,13 @@ def test_help_lists_the_tasks_of_a_config_dir(toy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", [("--cfg", "job"), ("--info", "config"), ("--info", "defaults"), ("--hydra-help",)])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--cfg", "job"),
+        *(pytest.param(f, marks=MATRIX) for f in (("--info", "config"), ("--info", "defaults"), ("--hydra-help",))),
+    ],
+)
 def test_hydras_own_flags(tmp_path, flag):
     """In a process of its own: they configure the logging of theirs."""
     called = command("-m", "runner", *flag, cwd=tmp_path)
@@ -176,8 +183,11 @@ TRAINING = [path.stem for path in SHIPPED if "override /task: train\n" in path.r
 
 
 HEAVY = {
+    "bridge_across_inputs",
+    "dense_across_widths",
     "every_task",
     "lr_with_width",
+    "parity",
     "parity_matrix",
     "parity_native",
     "port_across_shapes",
@@ -222,7 +232,11 @@ COMMANDS = [
     ("task=port_dense", "x.shape=[5,7]", "features=3"),
     ("task=dense_forward", "features=200"),
 ]
-SWEPT = [COMMANDS[0], *(pytest.param(arguments, marks=pytest.mark.slow) for arguments in COMMANDS[1:])]
+
+
+def in_suite(count):
+    """So many of the commands in the suite, the others in the matrix."""
+    return [*COMMANDS[:count], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[count:])]
 
 
 @pytest.fixture
@@ -234,7 +248,7 @@ def _promoted():
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", SWEPT, ids=str)
+@pytest.mark.parametrize("arguments", in_suite(2), ids=str)
 def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
     """The same bytes, whatever the block, the threads, and the place among the others."""
     *_, last = swept = runner("-m", *arguments, "seed=range(0,150)").csv.splitlines()
@@ -244,7 +258,7 @@ def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", SWEPT, ids=str)
+@pytest.mark.parametrize("arguments", in_suite(1), ids=str)
 def test_one_lane_is_the_plain_function(runner, arguments):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", list(arguments))

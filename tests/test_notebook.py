@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toys
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, wait_until
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -193,7 +193,7 @@ def test_threads_take_turns_and_are_told_so(capsys):
 
     def stop(seed):
         entered.set()
-        proceed.wait(20)
+        proceed.wait(PATIENCE)
 
     def call(name):
         done[name] = run(task="line" if name == "second" else "fragile", seed=range(2), study=name)
@@ -202,16 +202,14 @@ def test_threads_take_turns_and_are_told_so(capsys):
         patch.setattr(toys, "when_called", stop)
         threads = [threading.Thread(target=call, args=(name,)) for name in ("first", "second")]
         threads[0].start()
-        assert entered.wait(60)
+        assert entered.wait(PATIENCE)
         threads[1].start()
-        for _ in range(200):
-            if "waits for it" in (err := capsys.readouterr().err):
-                break
-            threading.Event().wait(0.05)
+        told = []
+        wait_until(lambda: told.append(capsys.readouterr().err) or "waits for it" in told[-1])
         proceed.set()
         for thread in threads:
             thread.join()
-    assert "runner.run is under way in another thread of this process; this call waits for it" in err
+    assert "runner.run is under way in another thread of this process; this call waits for it" in "".join(told)
     assert {name: len(study.frame) for name, study in done.items()} == {"first": 2, "second": 2}
 
 

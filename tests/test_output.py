@@ -44,12 +44,11 @@ def call(monkeypatch, capsys, stream, main, *arguments):
 
 
 @pytest.fixture
-def commands(toy, runner):
-    """The commands by name with their arguments, after a study that they can show."""
-    assert toy(*SWEEP).status == 0
+def commands(study):
+    """The commands by name with their arguments, with a study that they can show."""
     return {
-        "compare": (compare.main, "outputs/s"),
-        "json": (compare.main, "outputs/s", "--json"),
+        "compare": (compare.main, "outputs/mine"),
+        "json": (compare.main, "outputs/mine", "--json"),
         "list": (studies.main,),
     }
 
@@ -80,7 +79,7 @@ def test_the_results_of_a_sweep_are_written_all_the_same(toy, monkeypatch, tmp_p
 def test_characters_that_the_encoding_lacks_are_replaced(toy, monkeypatch, commands):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", stream)
-    assert toy(*SWEEP, "on_mismatch=accept").status == 0
+    assert toy(*SWEEP).status == 0
     for main, *arguments in commands.values():
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         main()

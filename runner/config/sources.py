@@ -1,10 +1,12 @@
 """Where configs come from: the files that ship, found by where this code lies, and YAML with errors in one line."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 import yaml
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins import file_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
@@ -36,10 +38,18 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", _parse_mapping(path, text), header)
 
 
+class StructuredConfigSource(structured_config_source.StructuredConfigSource):
+    """Hydra's source of structured configs, without a copy of their whole store for each composition."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing changes a source, and the store copies what it gives away
+
+
 def register_sources() -> None:
-    """Lets Hydra read its files through the class above."""
+    """Lets Hydra read its configs through the classes above."""
     Plugins.instance()  # registers Hydra's own sources first, of which the first one would stay
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+    for source in (FileConfigSource, StructuredConfigSource):
+        SourcesRegistry.instance().types[source.scheme()] = source
 
 
 def _read_text(path: Path) -> str:
@@ -56,7 +66,7 @@ def _parse_mapping(path: Path, text: str) -> DictConfig:
     """The mapping that a YAML has. Raises InvalidInputError with the line and the column of an error."""
     name = shorten_path(path)
     try:
-        config = OmegaConf.load(io.StringIO(text))
+        config = OmegaConf.create(_load_yaml(text))
     except yaml.YAMLError as error:
         raise InvalidInputError(f"{name}{_describe_yaml_error(error, text)}") from error
     except RecursionError:
@@ -66,6 +76,12 @@ def _parse_mapping(path: Path, text: str) -> DictConfig:
     if not isinstance(config, DictConfig):
         raise InvalidInputError(f"{name}: a YAML must be a mapping of keys to values")
     return config
+
+
+@lru_cache(maxsize=256)
+def _load_yaml(text: str) -> Any:
+    """What a YAML stands for, as OmegaConf reads it. Hydra composes each command twice, from the same texts."""
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
 
 
 def _describe_yaml_error(error: yaml.YAMLError, text: str) -> str:

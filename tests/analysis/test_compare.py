@@ -184,7 +184,7 @@ def test_points_without_a_common_seed_are_compared_by_welch(toy):
     assert any("compared unpaired" in note for note in made.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_studies_are_joined(toy, study):
     other = toy("-m", "task=noisy", "level=3", "seed=range(0,8)", "study=other").folder
     made = compare.compare([study, other])
@@ -212,7 +212,7 @@ def test_parts_of_arrays_are_metrics(study):
     assert rows["curve.0"] == rows["curve.max"] == pytest.approx(arrays[:, 0].mean())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_study_of_arrays_alone_is_compared_by_their_means(runner):
     folder = runner("-m", "task=bridge", "features=2,3", "seed=0,1,2", "study=arrays", "report=true").folder
     made, table = compare.compare([folder]), pd.read_csv(folder / "results.csv")

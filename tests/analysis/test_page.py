@@ -58,7 +58,10 @@ def test_rows_beyond_twenty_are_folded(simulate):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "columns", "seeds", "limit"), LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(
+    ("rows", "columns", "seeds", "limit"),
+    [pytest.param(*limits, id=name, marks=[pytest.mark.matrix] * (limits[2] > 100)) for name, limits in LIMITS.items()],
+)
 def test_the_page_is_small(simulate, rows, columns, seeds, limit):
     axes = {"lr": np.geomspace(1e-3, 1, columns).tolist(), "width": list(range(rows))}
     metrics = {"loss": "minimize", "accuracy": "maximize", "time": ""}

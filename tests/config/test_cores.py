@@ -9,7 +9,7 @@ import jax
 import jaxlib
 import pandas as pd
 import pytest
-from conftest import ROOT, start_command
+from conftest import PATIENCE, ROOT, start_command
 
 from runner import program
 from runner.config.cores import VARIABLES
@@ -25,14 +25,14 @@ def _environment(monkeypatch):
         monkeypatch.setenv(name, os.environ.get(name, "1"))
 
 
-@SLOW
+@pytest.mark.matrix
 @pytest.mark.skipif(not jaxlib.__version__.startswith("0.10."), reason="hangs with jaxlib 0.10 only")
 def test_a_task_that_hangs_in_a_pool_of_several_threads_returns(tmp_path, monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name)
     process = start_command(tmp_path, "-m", "task=recurrent", "seed=range(0,2000)", "lanes=16", "study=mine")
     try:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -49,7 +49,12 @@ def run_on(cores, place, *arguments):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
     done = subprocess.run(
-        [sys.executable, "-c", code, *conf], cwd=place, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *conf],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     record = json.loads((place / "outputs/mine/study.json").read_text())

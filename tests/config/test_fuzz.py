@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-LINES = 60
 PLAIN_WORDS = r"""
 0 1 -1 0.5 1e3 1e999 nan -inf null true abc ü 日本 🙂 ? * 2**32 99999999999999999999 0x10 1_000 a:b a=b $HOME ${seed}
 ${nothing} ${ % @ 'a' "a" 'a "a a'b \ \, .. a/b [] [1,2] [[1],[2,3]] [1 1] {} {a:1} {a:{b:[1]}} {a ( ) () 1,2 , 1,,2
@@ -114,10 +113,11 @@ def call_in(folder, toy, arguments):
 
 
 @pytest.mark.slow
-def test_random_command_lines_end_with_a_status_and_a_message(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("seed", "lines"), [(7, 15), pytest.param(7, 120, marks=pytest.mark.matrix)])
+def test_random_command_lines_end_with_a_status_and_a_message(toy, tmp_path, monkeypatch, seed, lines):
     monkeypatch.setenv("HOME", os.fspath(tmp_path))
-    source, faults = random.Random(7), []
-    for number in range(LINES):
+    source, faults = random.Random(seed), []
+    for number in range(lines):
         arguments = draw_line(source)
         called, left = call_in(tmp_path / str(number), toy, arguments)
         if fault := find_fault(called, left):

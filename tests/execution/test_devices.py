@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from omegaconf import OmegaConf
 
 from runner import program
@@ -41,7 +41,7 @@ def test_any_number_of_devices_gives_the_same_bytes(tmp_path):
     script = SEVERAL.replace("CONF", repr(str(ROOT / "tests" / "conf")))
     environment = {**os.environ, **flags, "HYDRA_FULL_ERROR": "0"}
     called = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert called.returncode == 2, called.stderr
     pool = "XLA's pool has 4 threads in this process, one for each of its 4 CPU devices, and not cores_per_run=1"

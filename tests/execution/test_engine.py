@@ -16,6 +16,8 @@ import runner
 from runner.execution import schedule
 from runner.program import outputs
 
+MATRIX = pytest.mark.matrix
+
 
 def test_a_single_run_writes_its_row_and_shows_it(toy):
     called = toy("task=line", "slope=0.5", "shift=3", "seed=7")
@@ -45,7 +47,7 @@ def test_a_sweep_has_one_row_per_run_and_the_closed_form_in_each(toy):
     assert frame.groupby(["shift", "slope"], sort=False)["seed"].apply(list).tolist() == [list(range(70))] * 4
 
 
-@pytest.mark.parametrize("seeds", ["0", "0,1,2", "range(0,20000)"])
+@pytest.mark.parametrize("seeds", [*(pytest.param(seeds, marks=MATRIX) for seeds in ("0", "0,1,2")), "range(0,20000)"])
 def test_one_trace_and_one_compilation_for_each_signature(toy, seeds):
     toys.TRACES.clear()
     called = toy("-m", "task=line", f"seed={seeds}", "slope=1,2,3", "shift=5,6", "x.shape=[2],[3]")
@@ -63,7 +65,10 @@ def test_the_second_call_compiles_nothing(toy):
     assert first.csv == second.csv
 
 
-@pytest.mark.parametrize("setting", ["block=1", "block=64", "block=100", "threads=1", "threads=3"])
+@pytest.mark.parametrize(
+    "setting",
+    ["block=64", "threads=3", *(pytest.param(s, marks=MATRIX) for s in ("block=1", "block=100", "threads=1"))],
+)
 def test_blocks_and_threads_change_no_byte(toy, setting):
     arguments = ("-m", "task=divide", "slope=3,7,0", "seed=range(0,300)", "lanes=8")
     assert toy(*arguments).csv == toy(*arguments, setting).csv
@@ -267,7 +272,7 @@ def test_a_single_run_shows_and_writes_its_word(toy):
     assert called.out.splitlines()[2].split()[-3:] == ["c,", '"d"', "3"]
 
 
-@pytest.mark.parametrize("lanes", ["auto", 1, 7])
+@pytest.mark.parametrize("lanes", ["auto", pytest.param(1, marks=MATRIX), pytest.param(7, marks=MATRIX)])
 def test_words_stand_in_the_table_and_are_read_back(toy, lanes):
     toys.TRACES.clear()
     called = toy("-m", "task=grade", "slope=0.5,2", "seed=range(0,50)", f"lanes={lanes}", "block=20")
@@ -293,8 +298,9 @@ def test_groups_with_other_words_share_a_column(toy):
     assert runner.read(called.folder)["verdict"].tolist()[-3:] == ["p", "q", ""]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", ["lanes=1", "lanes=8", "block=8", "threads=1"])
+@pytest.mark.parametrize(
+    "setting", ["lanes=8", *(pytest.param(setting, marks=MATRIX) for setting in ("lanes=1", "block=8", "threads=1"))]
+)
 def test_a_code_that_stands_for_no_word_fails_its_run_alone(toy, setting):
     """Below and above: neither the last word nor the nearest stands for it."""
     called = toy("-m", "task=grade", "modulus=8", "shift=-2", "slope=1", "seed=range(0,100)", setting)

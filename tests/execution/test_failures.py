@@ -27,7 +27,7 @@ def _healthy():
     toys.BROKEN.clear()
 
 
-@pytest.mark.parametrize("lanes", ["auto", "4"])
+@pytest.mark.parametrize("lanes", ["auto", pytest.param("4", marks=pytest.mark.matrix)])
 def test_a_run_that_fails_costs_none_of_its_neighbours(toy, lanes):
     toys.BROKEN.update({3})
     called = toy(*SWEEP, f"lanes={lanes}")
@@ -40,6 +40,7 @@ def test_a_run_that_fails_costs_none_of_its_neighbours(toy, lanes):
     assert called.err.rstrip().endswith("study=mine retry=failed")
 
 
+@pytest.mark.matrix
 def test_a_study_with_failed_runs_says_so_at_every_call(toy):
     toys.BROKEN.update({3})
     first = toy(*SWEEP)
@@ -116,7 +117,7 @@ def test_a_retry_of_what_is_no_status_is_refused(toy):
     assert (called.status, called.err) == (2, "error: retry must be failed or nonfinite, got 'ok'\n")
 
 
-@pytest.mark.parametrize("home", ["a file", "no permission"])
+@pytest.mark.parametrize("home", ["a file", pytest.param("no permission", marks=pytest.mark.matrix)])
 def test_without_a_cache_the_runs_are_executed_all_the_same(toy, tmp_path, monkeypatch, home):
     place = tmp_path / "home"
     place.touch()
@@ -151,8 +152,13 @@ def test_a_disk_that_fails_is_no_result(toy, monkeypatch):
     ("name", "value", "told"),
     [
         ("jax_default_prng_impl", "rbg", "setting jax_default_prng_impl was 'not set', is 'rbg'"),
-        ("jax_default_matmul_precision", "float32", "setting jax_default_matmul_precision was 'not set', is 'float32'"),
-        ("jax_enable_x64", True, "setting jax_enable_x64 was 'not set', is True"),
+        pytest.param(
+            "jax_default_matmul_precision",
+            "float32",
+            "setting jax_default_matmul_precision was 'not set', is 'float32'",
+            marks=pytest.mark.matrix,
+        ),
+        pytest.param("jax_enable_x64", True, "setting jax_enable_x64 was 'not set', is True", marks=pytest.mark.matrix),
     ],
 )
 def test_settings_of_jax_belong_to_the_study(toy, name, value, told):

@@ -6,16 +6,16 @@ import jax
 import pandas as pd
 import pytest
 import toys
-from conftest import start_command
+from conftest import PATIENCE, start_command
 
 from runner import pipeline, program
 from runner.program import devices, executable
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_group_that_would_make_xla_abort_costs_only_its_own_runs(tmp_path):
     process = start_command(tmp_path, "-m", "task=mixed_train", "hidden=4,2147483648", "study=mine")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, errors
     frame = pd.read_csv(tmp_path / "outputs/mine/results.csv")
     assert frame["status"].tolist() == ["ok", "failed"]
@@ -41,7 +41,7 @@ def test_a_group_that_exceeds_the_memory_of_the_machine_costs_only_its_own_runs(
     assert "the memory has 50,000 bytes" in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_large_sizes_that_fit_are_executed(runner):
     called = runner("task=mixed_train", "hidden=1000000")
     assert (called.status, called.err) == (0, "")
@@ -68,7 +68,7 @@ def test_a_table_that_exceeds_the_free_disk_space_is_told_before_it_begins(toy, 
     assert toy("-m", "task=line", "seed=range(0,2)").err == ""
 
 
-@pytest.mark.parametrize("by", ["debug", "pure", "io"])
+@pytest.mark.parametrize("by", ["debug", *(pytest.param(by, marks=pytest.mark.matrix) for by in ("pure", "io"))])
 def test_a_callback_is_called_once_for_each_run(toy, by):
     toys.CALLS.clear()
     called = toy("-m", "task=calls", f"by={by}", "seed=5,7,9")

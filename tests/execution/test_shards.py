@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, start_command
+from conftest import PATIENCE, ROOT, start_command, wait_until
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -174,6 +174,7 @@ def test_a_shard_on_another_device_does_not_mix_its_bits(toy, monkeypatch):
     assert len(mixed.frame) == RUNS
 
 
+@pytest.mark.matrix
 def test_a_group_that_cannot_be_built_has_its_rows_from_any_shard(toy):
     sweep = ("-m", "task=only_even", "size=2,3", "seed=range(0,10)")
     whole = toy(*sweep, "study=whole")
@@ -256,8 +257,8 @@ def test_the_slurm_launcher_is_composed():
 LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,60000)", "study=long", "hydra.sweeper.shards=2")
 
 
-def end_of(process, timeout=120):
-    _, err = process.communicate(timeout=timeout)
+def end_of(process):
+    _, err = process.communicate(timeout=PATIENCE)
     return process.returncode, err
 
 
@@ -267,8 +268,7 @@ def is_held(cwd):
 
 
 def finish(cwd, *arguments):
-    while is_held(cwd):
-        time.sleep(0.1)
+    assert wait_until(lambda: not is_held(cwd))
     status, err = end_of(start_command(cwd, *arguments))
     assert status == 0, err
 
@@ -282,11 +282,12 @@ def whole(tmp_path_factory):
 
 def wait_for_parts(cwd, process, size):
     """Until all of two shards have made some rows."""
-    for _ in range(1200):
+
+    def are_there():
         tables = list(cwd.glob("outputs/long/parts/*/results.csv"))
-        if process.poll() is not None or (len(tables) == 2 and min(t.stat().st_size for t in tables) > size):
-            return
-        time.sleep(0.02)
+        return process.poll() is not None or (len(tables) == 2 and min(t.stat().st_size for t in tables) > size)
+
+    assert wait_until(are_there)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.matrix)])
@@ -333,8 +334,7 @@ def test_kill_minus_nine_of_all_of_it_loses_nothing(tmp_path, whole):
         process.wait()
         for pipe in (process.stdout, process.stderr):
             pipe.close()
-        while is_held(tmp_path):  # shards that have lost their parent end on their own
-            time.sleep(0.1)
+        assert wait_until(lambda: not is_held(tmp_path))  # shards that have lost their parent end on their own
     finish(tmp_path, *LONG)
     assert (tmp_path / "outputs" / "long" / "results.csv").read_bytes() == whole
 
@@ -362,17 +362,12 @@ def test_workers_end_with_the_process_that_waits_for_them(tmp_path):
     )
     process = start_command(tmp_path, *slow, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     first = tmp_path / "outputs" / "long" / "parts" / f"{0:012d}" / "summary.json"
-    for _ in range(1200):
-        if first.exists() or process.poll() is not None:
-            break
-        time.sleep(0.05)
+    assert wait_until(lambda: first.exists() or process.poll() is not None)
     time.sleep(2)
     assert len(find_processes(tmp_path)) >= 3
     process.kill()  # its number stays taken until it is waited for
-    for _ in range(200):
-        if not (left := find_processes(tmp_path)):
-            break
-        time.sleep(0.1)
+    wait_until(lambda: not find_processes(tmp_path))
+    left = find_processes(tmp_path)
     for number in left - {process.pid}:  # they would hold the pipes
         os.kill(number, signal.SIGKILL)
     process.communicate()

@@ -7,7 +7,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import start_command
+from conftest import PATIENCE, start_command, wait_until
 
 from runner.execution.signals import ONE_SIGNAL_SECONDS, catch_signals
 from runner.storage import lock
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.slow
 FIRST = "stopping after the blocks under way; a second Ctrl-C or SIGTERM ends the call at once\n"
 ENDLESS, MINUTES = "-1", "16000000"
 """Starts from which `loops` counts for ever, and for so long that a block of 2,000 runs takes minutes."""
+AT_ONCE = 5
+"""Seconds within which a process ends that waits for no block, also on a machine that has other work."""
 
 
 def sweep(last, *more):
@@ -34,12 +36,10 @@ def count_synced(place):
 
 def wait_for_rows(place, process, rows):
     """Until the runs that take no time are synced, although those under way never return."""
-    for _ in range(400):
-        if process.poll() is not None or count_synced(place) > rows * len('100,"loops",100,1,0,"ok",'):
-            return
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError("the rows were not written")
+    least = rows * len('100,"loops",100,1,0,"ok",')
+    if not wait_until(lambda: process.poll() is not None or count_synced(place) > least):
+        process.kill()
+        raise AssertionError("the rows were not written")
 
 
 def interrupt_twice(process, number):
@@ -50,40 +50,38 @@ def interrupt_twice(process, number):
     assert process.poll() is None
     started = time.monotonic()
     process.send_signal(number)
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     return line, time.monotonic() - started
 
 
 @pytest.mark.parametrize(("last", "number"), [(ENDLESS, signal.SIGINT), (MINUTES, signal.SIGTERM)])
-def test_a_second_signal_ends_the_call_within_a_second(tmp_path, last, number):
+def test_a_second_signal_ends_the_call_at_once(tmp_path, last, number):
     process = start_command(tmp_path, *sweep(last))
     wait_for_rows(tmp_path, process, 4000)
     line, seconds = interrupt_twice(process, number)
     process.communicate()
     assert line == FIRST
-    assert (process.returncode, seconds < 1) == (-number, True)
+    assert (process.returncode, seconds < AT_ONCE) == (-number, True)
     check_resumption(tmp_path)
 
 
 @pytest.mark.matrix
-def test_a_second_signal_ends_shards_within_seconds(tmp_path):
+def test_a_second_signal_ends_shards_at_once(tmp_path):
     process = start_command(tmp_path, *sweep(ENDLESS, "hydra.sweeper.shards=2", "hydra/launcher=joblib"))
     wait_for_rows(tmp_path, process, 4000)
     line, seconds = interrupt_twice(process, signal.SIGINT)
     assert line == FIRST
-    assert (process.returncode, seconds < 1) == (-signal.SIGINT, True)
-    folder, end = Folder(tmp_path / "outputs" / "mine"), time.monotonic() + 5
-    while any(map(lock.is_locked, folder.parts)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not any(map(lock.is_locked, folder.parts))
-    process.communicate(timeout=20)
+    assert (process.returncode, seconds < AT_ONCE) == (-signal.SIGINT, True)
+    folder = Folder(tmp_path / "outputs" / "mine")
+    assert wait_until(lambda: not any(map(lock.is_locked, folder.parts)))
+    process.communicate(timeout=PATIENCE)
     check_resumption(tmp_path)
 
 
 def check_resumption(place):
     """The rows that were there are kept, and the study takes other runs, which end."""
     process = start_command(place, *sweep("3"))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "6,000 runs in outputs/mine/results.csv, 4,000 of them already there" in out
     frame = pd.read_csv(place / "outputs" / "mine" / "results.csv")

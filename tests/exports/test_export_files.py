@@ -39,10 +39,10 @@ def listed(cell):
     return [listed(member) for member in cell] if isinstance(cell, np.ndarray | list) else np.asarray(cell).item()
 
 
-QUICK = ("arrays and numbers", "failures")
+QUICK = ("arrays and numbers", "failures", "categories", "minus zero and booleans")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in STUDIES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.matrix) for n in STUDIES])
 def test_a_study_is_the_same_in_parquet_and_csv(toy, call_main, name):
     folder = toy(*STUDIES[name], "study=s").folder
     status, out, err = call_main(export.main, "outputs/s", "parquet")

@@ -9,14 +9,14 @@ import pytest
 import runner as seedbed
 from runner import compare
 
-FAST = ["float8_e5m2", "int4"]
-SLOW = ["float16", "bfloat16", "float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e8m0fnu", "float4_e2m1fn"]
-SLOW += ["int2", "uint4", "uint2", "int8", "bool"]
+USUAL = ["float8_e5m2", "int4", "bfloat16", "bool"]
+OTHERS = ["float16", "float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e8m0fnu", "float4_e2m1fn"]
+OTHERS += ["int2", "uint4", "uint2", "int8"]
 """All dtypes that a program of XLA may return and NumPy or Arrow may not know."""
 REFUSED = ["float6_e2m3fn", "int1", "uint1", "complex64"]
 
 
-@pytest.mark.parametrize("dtype", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize("dtype", [*USUAL, *(pytest.param(name, marks=pytest.mark.matrix) for name in OTHERS)])
 def test_an_output_of_any_dtype_is_exact(toy, dtype):
     sweep = ("-m", "task=typed", f"dtype={dtype}", "seed=0,1", "study=s")
     called = toy(*sweep)
@@ -45,7 +45,7 @@ def test_a_dtype_that_has_no_program_is_refused_before_anything_runs(toy, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "shape", ["[2,0]", *(pytest.param(shape, marks=pytest.mark.slow) for shape in ("[0]", "[0,2]"))]
+    "shape", ["[2,0]", *(pytest.param(shape, marks=pytest.mark.matrix) for shape in ("[0]", "[0,2]"))]
 )
 def test_an_array_without_elements_is_one(toy, shape):
     sweep = ("-m", "task=typed", f"shape={shape}", "seed=0,1", "study=s")

@@ -4,12 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, wait_until
 
 from runner import program
 from runner.contract.task import load_task
@@ -198,10 +197,7 @@ def test_a_long_run_that_is_ended_goes_on_from_its_state(tmp_path, toy, monkeypa
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
     states_there = tmp_path / "outputs" / "mine" / "states"
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        for _ in range(300):
-            if list(states_there.glob("*/current.json")):
-                break
-            time.sleep(0.1)
+        assert wait_until(lambda: list(states_there.glob("*/current.json")) or process.poll() is not None)
         process.send_signal(number)
     assert process.returncode
     (kept,) = states_there.glob("*/current.json")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import start_command
+from conftest import PATIENCE, start_command
 
 SWEEPER = '''
 """Halves an interval around the best of three values, three at a time."""
@@ -55,7 +55,7 @@ def test_a_sweeper_is_told_the_objective_of_each_job(tmp_path):
     process = start_command(
         tmp_path, "-m", "hydra/sweeper=thirds", "hydra/launcher=lanes", "task=noisy", "steps=2", "study=t"
     )
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     folder = tmp_path / "outputs" / "t"
     frame = pd.read_csv(folder / "results.csv")

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import start_command
+from conftest import PATIENCE, start_command, wait_until
 from jax.experimental.compilation_cache import compilation_cache
 
 import runner
@@ -339,16 +339,13 @@ LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,200000)", "study=l
 
 def finish(cwd):
     process = start_command(cwd, *LONG)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
 
 
 def wait_for_rows(cwd, process, size):
     table = cwd / "outputs" / "long" / "results.csv"
-    for _ in range(1200):
-        if process.poll() is not None or (table.exists() and table.stat().st_size > size):
-            return
-        time.sleep(0.05)
+    assert wait_until(lambda: process.poll() is not None or (table.exists() and table.stat().st_size > size))
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +363,7 @@ def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninter
     process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     assert "interrupted after" in err
     assert "resume with: " in err
@@ -379,9 +376,12 @@ def test_a_signal_ends_at_a_block_and_the_same_command_goes_on(tmp_path, uninter
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted):
+@pytest.mark.parametrize(
+    "sizes", [(1_000_000,), pytest.param((0, 1, 3_000_000, 20_000_000), marks=pytest.mark.matrix)], ids=len
+)
+def test_kill_minus_nine_at_any_moment_loses_nothing(tmp_path, uninterrupted, sizes):
     chance = random.Random(1)
-    for size in (0, 1, 3_000_000, 20_000_000):
+    for size in sizes:
         process = start_command(tmp_path, *LONG)
         wait_for_rows(tmp_path, process, size) if size else time.sleep(chance.uniform(0.5, 2.0))
         process.kill()
@@ -479,7 +479,7 @@ def test_a_folder_that_vanishes_is_told(tmp_path):
     process = start_command(tmp_path, *LONG)
     wait_for_rows(tmp_path, process, 1_000_000)
     shutil.rmtree(tmp_path / "outputs" / "long")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "cannot append to" in err
     assert "the file was deleted" in err

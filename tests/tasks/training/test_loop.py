@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def run_loop(loop):
-    return loop.finish(lax.while_loop(loop.proceeds, loop.advance, loop.state))
+    """The outputs of a whole run, compiled at once: op by op it takes five times as long."""
+    return jax.jit(lambda state: loop.finish(lax.while_loop(loop.proceeds, loop.advance, state)))(loop.state)
 
 
 def same(a, b):
@@ -164,19 +165,24 @@ def regress(seed, lr, steps, make=optax.adam, **rules):
 
 
 def test_steps_are_those_of_a_loop_written_by_hand():
-    loop = regress(5, 0.1, 4)
+    loop = regress(5, 0.1, 3)
     params, state = start_line(jax.random.key(5), None)
     moments = jax.tree.map(lambda p: (np.zeros(p.shape), np.zeros(p.shape)), params)
-    for step in range(4):
+
+    @jax.jit
+    def differentiate(params, state, step):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), STEPS), step)
         rows = jax.random.randint(key, (4,), 0, SIZES[0])
         x, y = LINE.train.x[rows], LINE.train.y[rows]
 
-        def loss(params, x=x, y=y, state=state, key=key):
+        def loss(params):
             outputs, new = apply_line(params, state, x, train=True, key=jax.random.fold_in(key, 1))
             return ((outputs - y) ** 2).mean(), new
 
-        gradients, state = jax.grad(loss, has_aux=True)(params)
+        return jax.grad(loss, has_aux=True)(params)
+
+    for step in range(3):
+        gradients, state = differentiate(params, state, step)
         for name, g in gradients.items():
             m, v = moments[name]
             moments[name] = (0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2)
@@ -189,7 +195,7 @@ def test_steps_are_those_of_a_loop_written_by_hand():
     np.testing.assert_allclose(end.progress.weights.state["seen"], state["seen"], rtol=1e-5, atol=1e-6)
     assert same(end.progress.weights.state["key"], jax.random.key_data(state["key"]))
     outputs = np.asarray(LINE.test.x @ params["w"] + params["b"][None])
-    np.testing.assert_allclose(loop.finish(end)["test_loss"], ((outputs - LINE.test.y) ** 2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(loop.finish)(end)["test_loss"], ((outputs - LINE.test.y) ** 2).mean(), rtol=1e-4)
 
 
 LANES = {
@@ -232,6 +238,7 @@ def test_lanes_that_end_at_different_steps_have_what_they_have_alone(lanes):
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.matrix
 def test_a_lane_has_the_same_bits_whatever_the_others_do(lanes):
     together, moved, _ = lanes
     assert same(together, jax.tree.map(lambda array: array[::-1], moved))

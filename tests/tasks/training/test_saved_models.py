@@ -58,8 +58,8 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def train_a_little(description):
     """A model, and variables that are not those of any initialization, as NumPy arrays with raw keys."""
     model = build_model(description, X, 3)
-    params, state = model.init(jax.random.key(1), X)
-    _, state = model.apply(params, state, X, train=True, key=jax.random.key(2))
+    params, state = jax.jit(model.init)(jax.random.key(1), X)
+    _, state = jax.jit(partial(model.apply, train=True))(params, state, X, key=jax.random.key(2))
     params = jax.tree.map(lambda leaf: leaf + 0.5, params)
     return model, params, state
 
@@ -69,7 +69,10 @@ def to_numpy(tree):
     return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("linen", "nnx", "dicts") else pytest.param(name, marks=pytest.mark.matrix) for name in MODELS],
+)
 def test_what_is_written_is_read_again_to_the_bit(tmp_path, name):
     model, params, state = train_a_little(MODELS[name])
     model.files.write(tmp_path / "checkpoint", to_numpy(params), to_numpy(state))
