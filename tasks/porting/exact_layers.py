@@ -169,7 +169,8 @@ class ConvLSTMCell(_Cell):
 class ConvLocal(nnx.Module):
     """Linen's convolution with a separate kernel at each position, which NNX does not have.
 
-    The kernel and its mask have shape `(*out_shape, prod(kernel_size) * in, features)`, the bias `(*out_shape, features)`.
+    The kernel and its mask have shape `(*out_shape, prod(kernel_size) * in, features)`, the bias
+    `(*out_shape, features)`.
     """
 
     def __init__(
