@@ -1,6 +1,7 @@
 """The command that ports a checkpoint: `python -m tasks.porting SOURCE TARGET --linen my_lab:Net --verify …`."""
 
 import argparse
+import logging
 import pkgutil
 import sys
 import time
@@ -104,6 +105,7 @@ CALL_HELP = "keyword arguments of the call: train=false; repeatable: the first i
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns a `Status`. Errors are one line; nothing is written unless it is 0."""
     sys.path.insert(0, str(Path.cwd()))  # as python -m does
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs an error before it raises it
     options = _make_parser().parse_args(arguments)
     try:
         return _choose(options)(options)

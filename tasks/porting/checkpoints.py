@@ -139,7 +139,7 @@ def load_nnx(path: Path | str, module: nnx.Module, optimizer: nnx.Optimizer[Any]
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), _get_state(module, optimizer)
     )
     with _decoding(path), ocp.PyTreeCheckpointer() as checkpointer:
-        known = checkpointer.metadata(path).item_metadata.tree
+        known = _read_structure(checkpointer, path)
         both = isinstance(known, dict) and set(known) == {"model", "optimizer"} and optimizer is None
         _check_arrays(wanted, known["model"] if both else known)
         wanted = {"model": wanted} if both else wanted
@@ -204,10 +204,18 @@ def _find_item(step: Path) -> Path:
     raise ValueError(f"{step} is not a complete orbax checkpoint: it has no {METADATA}, but {has}")
 
 
+def _read_structure(checkpointer: ocp.Checkpointer, path: Path) -> Any:
+    """The tree of a checkpoint with the metadata of its arrays. Raises ValueError where orbax finds none."""
+    found = checkpointer.metadata(path).item_metadata
+    if found is None:
+        raise ValueError("its metadata are damaged")
+    return found.tree
+
+
 def _read_orbax(path: Path, without: Sequence[str]) -> Any:
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # not that of the machine that wrote it
     with ocp.PyTreeCheckpointer() as checkpointer:
-        known = checkpointer.metadata(path).item_metadata.tree
+        known = _read_structure(checkpointer, path)
         wanted = (
             {name: tree for name, tree in known.items() if name not in without} if isinstance(known, dict) else known
         )

@@ -12,6 +12,8 @@ from jax import lax
 from tasks.porting.variables import format_path, list_slots
 
 Shape = tuple[int, ...]
+PADDING_MODES: Mapping[Any, Any] = {"CIRCULAR": "wrap", "REFLECT": "reflect", "CAUSAL": "constant"}
+"""The paddings of convolutions that `jax.lax` does not know, with the modes of `jnp.pad` that make them."""
 
 
 class _Cell(nnx.RNNCellBase):
@@ -167,7 +169,8 @@ class ConvLSTMCell(_Cell):
 class ConvLocal(nnx.Module):
     """Linen's convolution with a separate kernel at each position, which NNX does not have.
 
-    The kernel has shape `(*out_shape, prod(kernel_size) * in, features)`, the bias `(*out_shape, features)`.
+    The kernel and its mask have shape `(*out_shape, prod(kernel_size) * in, features)`, the bias
+    `(*out_shape, features)`.
     """
 
     def __init__(
@@ -181,20 +184,34 @@ class ConvLocal(nnx.Module):
         input_dilation: Shape,
         kernel_dilation: Shape,
         use_bias: bool,
+        mask: Any,
         precision: Any,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
     ) -> None:
-        self.kernel_size, self.strides, self.padding, self.precision = kernel_size, strides, padding, precision
+        self.kernel_size, self.strides, self.precision, self.mask = kernel_size, strides, precision, mask
+        known = nnx.nn.linear.canonicalize_padding(padding, len(kernel_size))
+        self.padding = known if isinstance(known, str) else tuple(known)
         self.input_dilation, self.kernel_dilation, self.dtype = input_dilation, kernel_dilation, dtype
         whole = jax.ShapeDtypeStruct((*kernel_size, in_shape[-1], features), param_dtype)
         inputs = jax.ShapeDtypeStruct((1, *in_shape[-len(kernel_size) - 1 :]), param_dtype)
-        out = jax.eval_shape(lambda x, kernel: self._convolve(lax.conv_general_dilated, x, kernel), inputs, whole)
+        out = jax.eval_shape(
+            lambda x, kernel: self._convolve(lax.conv_general_dilated, self._pad(x), kernel), inputs, whole
+        )
         size = int(np.prod(kernel_size)) * in_shape[-1]
         shape = (*out.shape[1:-1], size, features)
         self.kernel = nnx.Param(jax.nn.initializers.lecun_normal()(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(jnp.zeros(out.shape[1:], param_dtype)) if use_bias else None
+
+    def _pad(self, inputs: jax.Array) -> jax.Array:
+        """Inputs with the padding that `lax` does not know."""
+        if self.padding not in PADDING_MODES:
+            return inputs
+        dilated = [(size - 1) * dilation for size, dilation in zip(self.kernel_size, self.kernel_dilation, strict=True)]
+        causal = self.padding == "CAUSAL"
+        pads = [(size if causal else size // 2, 0 if causal else (size + 1) // 2) for size in dilated]
+        return jnp.pad(inputs, [(0, 0), *pads, (0, 0)], mode=PADDING_MODES[self.padding])
 
     def _convolve(
         self, convolve: Callable[..., jax.Array], inputs: jax.Array, kernel: jax.Array, **more: Any
@@ -203,15 +220,17 @@ class ConvLocal(nnx.Module):
         last = inputs.ndim - 1
         numbers = lax.ConvDimensionNumbers((0, last, *spatial), (last, last - 1, *range(last - 1)), (0, last, *spatial))
         return convolve(
-            inputs, kernel, window_strides=self.strides, padding=self.padding, lhs_dilation=self.input_dilation,
+            inputs, kernel, window_strides=self.strides, lhs_dilation=self.input_dilation,
+            padding="VALID" if self.padding in PADDING_MODES else self.padding,
             rhs_dilation=self.kernel_dilation, dimension_numbers=numbers, precision=self.precision, **more,
         )  # fmt: skip
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         outer = inputs.shape[: inputs.ndim - len(self.kernel_size) - 1]
-        flat = inputs.reshape(-1, *inputs.shape[len(outer) :])
+        flat = self._pad(inputs.reshape(-1, *inputs.shape[len(outer) :]))
+        kernel = self.kernel[...] if self.mask is None else self.kernel[...] * self.mask
         bias = None if self.bias is None else self.bias[...]
-        flat, kernel, bias = nnx.nn.dtypes.promote_dtype((flat, self.kernel[...], bias), dtype=self.dtype)
+        flat, kernel, bias = nnx.nn.dtypes.promote_dtype((flat, kernel, bias), dtype=self.dtype)
         y = self._convolve(lax.conv_general_dilated_local, flat, kernel, filter_shape=self.kernel_size)
         if bias is not None:
             y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)

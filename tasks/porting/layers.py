@@ -116,8 +116,6 @@ def _build_conv_transpose(layer: nn.ConvTranspose, inputs: Any, rngs: nnx.Rngs) 
 
 def _build_conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.Module:
     size = _list_axes(layer.kernel_size)
-    if layer.mask is not None or layer.padding not in ("SAME", "VALID"):
-        raise NotImplementedError("ConvLocal is ported with the padding SAME or VALID, and without a mask")
 
     def each(value: Any) -> tuple[int, ...]:
         return (value or 1,) * len(size) if value is None or isinstance(value, int) else tuple(value)
@@ -125,7 +123,7 @@ def _build_conv_local(layer: nn.ConvLocal, inputs: Any, rngs: nnx.Rngs) -> nnx.M
     return exact_layers.ConvLocal(
         inputs[0].shape, layer.features, kernel_size=size, strides=each(layer.strides), padding=layer.padding,
         input_dilation=each(layer.input_dilation), kernel_dilation=each(layer.kernel_dilation),
-        use_bias=layer.use_bias, precision=layer.precision, rngs=rngs, **_get_dtypes(layer),
+        use_bias=layer.use_bias, mask=layer.mask, precision=layer.precision, rngs=rngs, **_get_dtypes(layer),
     )  # fmt: skip
 
 

@@ -176,19 +176,23 @@ def test_misfits_are_told_and_refused_unless_allowed(source, capsys, kind, words
 
 # a read that fails leaves callbacks of tensorstore behind, for which the event loop of orbax is closed
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_damaged_checkpoints_are_told_in_one_line(source, tmp_path, capsys):
+def test_damaged_checkpoints_are_told_in_one_line(source, tmp_path, capsys, caplog):
     tree = checkpoints.read(source)
-    for name in ("data", "metadata", "flat.safetensors"):
+    names = ("data", "metadata", "details", "flat.safetensors")
+    for name in names:
         checkpoints.write(tmp_path / name, tree)
     arrays = [file for file in (tmp_path / "data").rglob("d/*") if file.is_file()]
     for file in [*arrays, tmp_path / "flat.safetensors"]:
         file.write_bytes(file.read_bytes()[:-7])
     (tmp_path / "metadata" / "_METADATA").write_text("{")
-    for name in ("data", "metadata", "flat.safetensors"):
+    (tmp_path / "details" / "manifest.ocdbt").write_bytes(b"\x0c")
+    for name in names:
         assert main([name, "out", *PAIR]) == 2
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
         assert f"{name} cannot be read: " in said[0]
+        assert "NoneType" not in said[0]
+    assert not [record for record in caplog.records if record.name == "absl"]
 
 
 @pytest.mark.parametrize(

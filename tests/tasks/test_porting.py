@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.usefixtures("standard_promotion"), pytest.mark.slow]
 KEY = jax.random.key(0)
 DRAW = np.random.default_rng(1)
 X, IMAGE, H, C = (jnp.asarray(DRAW.normal(size=size), "float32") for size in [(2, 5, 8), (2, 6, 6, 4), (2, 6), (2, 6)])
+LOCAL_MASK = jnp.asarray(DRAW.random((7, 7, 16, 3)) < 0.5, "float32")
 MASK = jnp.asarray(np.tril(np.ones((5, 5), dtype=bool))[None, None])
 
 CASES = {
@@ -30,6 +31,10 @@ CASES = {
     "Conv circular": (lambda d: nn.Conv(5, (3, 3), padding="CIRCULAR", kernel_dilation=2, dtype=d), (IMAGE,)),
     "ConvTranspose": (lambda d: nn.ConvTranspose(5, (3, 3), strides=(2, 2), dtype=d), (IMAGE,)),
     "ConvLocal": (lambda d: nn.ConvLocal(3, (3, 3), strides=2, dtype=d), (IMAGE,)),
+    "ConvLocal padded": (lambda d: nn.ConvLocal(3, (3, 2), padding=((2, 1), 1), dtype=d), (IMAGE,)),
+    "ConvLocal circular": (lambda d: nn.ConvLocal(3, (3, 2), padding="CIRCULAR", kernel_dilation=2, dtype=d), (IMAGE,)),
+    "ConvLocal causal": (lambda d: nn.ConvLocal(3, (3,), padding="CAUSAL", kernel_dilation=2, dtype=d), (X,)),
+    "ConvLocal masked": (lambda d: nn.ConvLocal(3, (2, 2), padding=1, mask=LOCAL_MASK, dtype=d), (IMAGE,)),
     "LayerNorm": (lambda d: nn.LayerNorm(dtype=d), (X,)),
     "RMSNorm": (lambda d: nn.RMSNorm(dtype=d), (X,)),
     "GroupNorm": (lambda d: nn.GroupNorm(num_groups=2, dtype=d), (IMAGE,)),
