@@ -28,6 +28,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -160,18 +161,46 @@ def measure_memory(place, quick):
     print(f"memory: ten times as many points take {peaks[1] / peaks[0]:.2f} of the peak (at most 1.5)")
 
 
+def fork(place, *arguments):
+    """A call in a process of its own that has imported what it needs, since most of a short search is imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runner.searching", "optuna", "tasks.mixed_train"])
+    call = context.Process(target=execute_quietly, args=(place, arguments))
+    call.start()
+    return call
+
+
+def execute_quietly(place, arguments):
+    from runner.__main__ import main
+
+    os.chdir(place)
+    os.environ |= {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(place / "cache")}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    sys.argv = ["runner", "-m", *arguments]
+    main()
+
+
 def kill(call, folder, size, chance):
     """Kills a call some moments after its tables have so many bytes; whether it had not ended before."""
-    while call.poll() is None:
+    while call.is_alive():
         tables = [folder / "results.csv", *folder.glob("parts/*/results.csv")]
         if sum(table.stat().st_size for table in tables if table.exists()) >= size:
             time.sleep(chance.uniform(0, 0.2))
             break
         time.sleep(0.01)
-    is_early = call.poll() is None
+    is_early = call.is_alive()
     call.kill()
-    call.wait()
-    return is_early
+    call.join()
+    return is_early and call.exitcode == -signal.SIGKILL
+
+
+def finish(place, *arguments):
+    call = fork(place, *arguments)
+    call.join()
+    if call.exitcode:
+        raise SystemExit(f"failed: {' '.join(arguments)}")
 
 
 def measure_kills(place, quick, rounds):
@@ -181,19 +210,19 @@ def measure_kills(place, quick, rounds):
     given = "task=mixed_train", *SPACE, "hydra.sweeper.trials=60", "hydra.sweeper.batch=12"
     seconds(place, *given, "study=whole")
     expected = (place / "outputs" / "whole" / "results.csv").read_bytes()
-    searches, equal, kills = [0, 0], 0, [0, 0]  # without and with shards
+    searches, equal, kills = [0, 0], [0, 0], [0, 0]  # without and with shards
     while sum(kills) < wanted and sum(searches) < wanted:
         number, in_shards = sum(searches), sum(searches) % 2
         own = *given, f"study=k{number}", *(SHARDS if in_shards else ())
         folder = place / "outputs" / f"k{number}"
         for share in sorted(chance.uniform(0, 1) for _ in range(KILLS)):
-            kills[in_shards] += kill(start(place, *own), folder, share * len(expected), chance)
-        seconds(place, *own)
+            kills[in_shards] += kill(fork(place, *own), folder, share * len(expected), chance)
+        finish(place, *own)
         searches[in_shards] += 1
-        equal += (folder / "results.csv").read_bytes() == expected
-        print(f"  {equal} of {sum(searches)} searches after {sum(kills)} kills", flush=True)
-    print(f"kills: {equal} of {sum(searches)} searches have the same bytes after {sum(kills)} kills")
-    print(f"kills: {searches[1]} of the searches and {kills[1]} of the kills with two shards")
+        equal[in_shards] += (folder / "results.csv").read_bytes() == expected
+        print(f"  {sum(equal)} of {sum(searches)} searches after {sum(kills)} kills", flush=True)
+    for kind, name in enumerate(("in one process", "in two shards")):
+        print(f"kills, {name}: {equal[kind]} of {searches[kind]} searches have the same bytes, {kills[kind]} kills")
 
 
 def measure_halving(place, quick, rounds):
@@ -223,13 +252,16 @@ def print_halving(name, losses, seeds, rounds):
     pooled = losses.mean(axis=2)
     ranks = pooled.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")[pooled[:, -1].argmin()] + 1
     print(f"halving, {name}: rank of the best of all seeds with {BUDGETS} steps: {ranks.tolist()}")
+    bests = [losses[:, -1, seeds * i : seeds * (i + 1)].mean(axis=1).argmin() for i in range(rounds)]
+    steady = sum(best == pooled[:, -1].argmin() for best in bests)
+    print(f"  the full study of {seeds} seeds finds it in {steady} of {rounds}")
     for least in (None, 30):
         same, close, alike, shares, again = 0, 0, [], [], []
         for number in range(rounds):
             own = losses[:, :, seeds * number : seeds * (number + 1)]
             found, spent = replay_halving(own, least)
             equal = find_equal(own[:, -1])
-            same += found == own[:, -1].mean(axis=1).argmin()
+            same += found == bests[number]
             close += found in equal
             alike.append(len(equal))
             shares.append(sum(map(sum, spent.values())) / (points * BUDGETS[-1]))
