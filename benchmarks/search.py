@@ -370,11 +370,9 @@ def print_aggregate(name, medians, told):
 
 
 def bound_median(differences):
-    """The 95 % interval of a median, which the sign test does not reject; infinite where there are too few values."""
-    from scipy.stats import quantile_test
+    from runner.analysis.intervals import median_bounds
 
-    found = quantile_test(differences, p=0.5).confidence_interval(0.95)
-    return found.low, found.high
+    return median_bounds(np.sort(differences), 0.05)
 
 
 def measure_problem(given):
