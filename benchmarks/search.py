@@ -8,7 +8,7 @@
   the same batches, in one process: at most 1.3;
 - memory: the peak of 100,000 drawn points × 10 seeds against that of 10,000 × 10: at most 1.5;
 - kills: searches killed at random moments, and after each the same command, until 50 kills have met a search: the
-  table must have the bytes of an uninterrupted one; every second search in two shards by joblib;
+  table must have the bytes of an uninterrupted one; a quarter of them in two shards by joblib;
 - halving: task=train on digits, several designs: how often the best point is that of the full study (18 of 20), and the
   share of its steps (at most 0.35);
 - regret: the 24 functions of BBOB in 5 and 10 dimensions (`pip install bbob-jax`), a search against Optuna's study with
@@ -42,7 +42,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 CPU = "--cpu"
-SHARDS = ("hydra.sweeper.shards=2", "hydra/launcher=joblib")
+KINDS = {("alone", 0.76): (), ("shards", 0.24): ("hydra.sweeper.shards=2", "hydra/launcher=joblib")}
+"""Of searches that are killed, with their share of the kills; each batch of shards starts processes, which takes long."""
 KILLS = 2
 """Of each search, which is then left alone."""
 SPACE = ("hydra/sweeper=optuna", "lr=tag(log,interval(0.001,1))", "seed=range(0,5)")
@@ -206,23 +207,22 @@ def finish(place, *arguments):
 def measure_kills(place, quick, rounds):
     """Searches are killed twice each, until so many kills have met one that had not ended; at most as many searches."""
     wanted = rounds or (4 if quick else 50)
-    chance = random.Random(0)
-    given = "task=mixed_train", *SPACE, "hydra.sweeper.trials=60", "hydra.sweeper.batch=12"
+    given = "task=mixed_train", *SPACE, "hydra.sweeper.trials=60", "hydra.sweeper.batch=20"
     seconds(place, *given, "study=whole")
     expected = (place / "outputs" / "whole" / "results.csv").read_bytes()
-    searches, equal, kills = [0, 0], [0, 0], [0, 0]  # without and with shards
-    while sum(kills) < wanted and sum(searches) < wanted:
-        number, in_shards = sum(searches), sum(searches) % 2
-        own = *given, f"study=k{number}", *(SHARDS if in_shards else ())
-        folder = place / "outputs" / f"k{number}"
-        for share in sorted(chance.uniform(0, 1) for _ in range(KILLS)):
-            kills[in_shards] += kill(fork(place, *own), folder, share * len(expected), chance)
-        finish(place, *own)
-        searches[in_shards] += 1
-        equal[in_shards] += (folder / "results.csv").read_bytes() == expected
-        print(f"  {sum(equal)} of {sum(searches)} searches after {sum(kills)} kills", flush=True)
-    for kind, name in enumerate(("in one process", "in two shards")):
-        print(f"kills, {name}: {equal[kind]} of {searches[kind]} searches have the same bytes, {kills[kind]} kills")
+    for (kind, share), extra in KINDS.items():
+        chance = random.Random(kind)
+        searches = equal = kills = 0
+        while kills < round(share * wanted) and searches < wanted:
+            own = *given, f"study={kind}{searches}", *extra
+            folder = place / "outputs" / f"{kind}{searches}"
+            for size in sorted(chance.uniform(0, len(expected)) for _ in range(KILLS)):
+                kills += kill(fork(place, *own), folder, size, chance)
+            finish(place, *own)
+            searches += 1
+            equal += (folder / "results.csv").read_bytes() == expected
+            print(f"  {kind}: {equal} of {searches} searches after {kills} kills", flush=True)
+        print(f"kills, {kind}: {equal} of {searches} searches have the same bytes after {kills} kills")
 
 
 def measure_halving(place, quick, rounds):
