@@ -43,7 +43,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 CPU = "--cpu"
 KINDS = {("alone", 0.76): (), ("shards", 0.24): ("hydra.sweeper.shards=2", "hydra/launcher=joblib")}
-"""Of searches that are killed, with their share of the kills: each batch of shards starts processes, which takes time."""
+"""Of searches that are killed, with their share of the kills; each batch of shards starts processes."""
 KILLS = 2
 """Of each search, which is then left alone."""
 SPACE = ("hydra/sweeper=optuna", "lr=tag(log,interval(0.001,1))", "seed=range(0,5)")
