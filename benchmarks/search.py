@@ -53,10 +53,14 @@ TRIALS, BATCH = 100, 10
 BUDGETS = (10, 30, 90, 270)
 """Steps of the full studies, three times as many from one to the next."""
 RATES = "lr=0.0001,0.0003,0.001,0.003,0.01,0.03,0.1,0.3,1"
+DECADES = "lr=0.0001,0.001,0.01,0.1,1"
+SAMPLED = "lr=tag(log,interval(0.0001,1))", "hydra.sweeper.samples=27"
 DESIGNS = {
-    "27 rates": (5, ("lr=tag(log,interval(0.0001,1))", "hydra.sweeper.samples=27")),
-    "9 rates and 3 widths": (5, (RATES, "model.hidden=[8],[32],[128]")),
+    "27 rates": (5, SAMPLED),
+    "27 rates with a cosine": (5, (*SAMPLED, "schedule=cosine", "optimizer.learning_rate.decay_steps=270")),
     "9 rates and 3 optimizers": (5, (RATES, "optimizer=adam,sgd,lion")),
+    "9 rates and 3 widths": (5, (RATES, "model.hidden=[8],[32],[128]")),
+    "5 rates and 3 widths": (5, (DECADES, "model.hidden=[2],[16],[128]")),
 }
 """Of the studies that are halved: the seeds of a repetition, and the axes."""
 
@@ -239,7 +243,7 @@ def read_losses(folder, axes):
     """The validation losses of a study of all points, budgets and seeds, `(points, budgets, seeds)`."""
     import pandas as pd
 
-    keys = [axis.partition("=")[0] for axis in axes if not axis.startswith("hydra")]
+    keys = [axis.partition("=")[0] for axis in axes if "," in axis]
     frame = pd.read_csv(folder / "results.csv")
     frame["point"] = frame.groupby(keys, sort=False).ngroup()
     ordered = frame.sort_values(["point", "steps", "seed"])["validation_loss"].to_numpy()
