@@ -21,6 +21,8 @@ from runner.search.intervals import Interval
 
 MOST_KEPT = 1 << 20
 """Numbers of a draw that are kept in the user's cache, which take 8 MiB."""
+USUAL_SAMPLES = 1 << 14
+"""Points of a sequence that are drawn at once, so that the cache serves all smaller numbers of samples."""
 
 
 class Sampler(StrEnum):
@@ -123,23 +125,31 @@ def draw_unit(sampling: Sampling, dimensions: int) -> np.ndarray:
     """Points of the unit cube, float64 `(samples, dimensions)`.
 
     They are kept in the user's cache, unless they are many: to import SciPy's samplers takes longer than the rest of a
-    small sweep.
+    small sweep. Of a sequence, which begins with the same points whatever their number, as many are drawn as serve most
+    other studies, too.
     """
-    shape = sampling.samples, dimensions
-    path = None if math.prod(shape) > MOST_KEPT or sampling.sampler is Sampler.RANDOM else _locate(sampling, dimensions)
-    if path is not None and (known := _load(path, shape)) is not None:
-        return known
-    points = _DRAW[sampling.sampler](np.random.default_rng(sampling.seed), *shape)
-    if path is not None:
-        with suppress(OSError):  # a folder that cannot be written
-            _save(path, points)
-    return points
+    if sampling.sampler is Sampler.RANDOM:
+        return _draw(sampling, sampling.samples, dimensions)
+    drawn = sampling.samples if sampling.sampler is Sampler.LHS else max(sampling.samples, USUAL_SAMPLES)
+    drawn = drawn if drawn * dimensions <= MOST_KEPT else sampling.samples
+    path = _locate(sampling, drawn, dimensions) if drawn * dimensions <= MOST_KEPT else None
+    points = None if path is None else _load(path, (drawn, dimensions))
+    if points is None:
+        points = _draw(sampling, drawn, dimensions)
+        if path is not None:
+            with suppress(OSError):  # a folder that cannot be written
+                _save(path, points)
+    return points[: sampling.samples]
 
 
-def _locate(sampling: Sampling, dimensions: int) -> Path | None:
-    """Where these points are kept, by all that they depend on; None where the user has no folder."""
+def _draw(sampling: Sampling, count: int, dimensions: int) -> np.ndarray:
+    return _DRAW[sampling.sampler](np.random.default_rng(sampling.seed), count, dimensions)
+
+
+def _locate(sampling: Sampling, count: int, dimensions: int) -> Path | None:
+    """Where so many points are kept, by all that they depend on; None where the user has no folder."""
     versions = f"scipy-{metadata.version('scipy')}-numpy-{metadata.version('numpy')}"
-    name = f"{sampling.sampler}-{sampling.samples}-{dimensions}-{sampling.seed}-{versions}.npy"
+    name = f"{sampling.sampler}-{count}-{dimensions}-{sampling.seed}-{versions}.npy"
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedbed" / "points" / name
     except RuntimeError:

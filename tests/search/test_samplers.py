@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import qmc
 
 from runner.search import samplers
 from runner.search.intervals import Interval
@@ -50,11 +51,21 @@ def test_drawn_points_are_kept_and_drawn_again_if_the_file_is_damaged(tmp_path, 
     (kept,) = tmp_path.rglob("*.npy")
     monkeypatch.setitem(samplers._DRAW, Sampler.SOBOL, None)
     assert np.array_equal(draw_unit(Sampling(Sampler.SOBOL, 16, 0), 2), first)
+    assert np.array_equal(draw_unit(Sampling(Sampler.SOBOL, 100, 0), 2)[:16], first)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kept.write_bytes(kept.read_bytes()[:-1])
     assert np.array_equal(draw_unit(Sampling(Sampler.SOBOL, 16, 0), 2), first)
-    assert len(kept.read_bytes()) == 16 * 2 * 8 + 128
+    assert len(kept.read_bytes()) == samplers.USUAL_SAMPLES * 2 * 8 + 128
+
+
+@pytest.mark.parametrize("sampler", [Sampler.SOBOL, Sampler.HALTON, Sampler.LHS])
+def test_points_are_those_of_scipy_whatever_is_kept(sampler, tmp_path, monkeypatch):
+    engines = {Sampler.SOBOL: qmc.Sobol, Sampler.HALTON: qmc.Halton, Sampler.LHS: qmc.LatinHypercube}
+    expected = engines[sampler](3, rng=np.random.default_rng(5)).random(64)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert np.array_equal(draw_unit(Sampling(sampler, 64, 5), 3), expected)
+    assert np.array_equal(draw_unit(Sampling(sampler, 64, 5), 3), expected)
 
 
 @given(st.integers(1, 50), st.integers(1, 200), st.booleans())
