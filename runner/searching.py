@@ -24,6 +24,7 @@ from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.signals import catch_signals
 from runner.plan.pending import PendingRuns, find_pending
 from runner.plan.segments import Plan
+from runner.search.objectives import list_directions
 from runner.search.points import Point, Results, Trial
 from runner.search.ranking import rank_trials
 from runner.storage.columns import plan_parameters
@@ -31,7 +32,7 @@ from runner.storage.environment import write_environment
 from runner.storage.fingerprint import Fingerprint
 from runner.storage.folder import Folder, fork_folder, remove_if_empty, shorten_path, write_config, write_file
 from runner.storage.lock import lock_folder
-from runner.storage.manifest import format_manifest, require_manifest
+from runner.storage.manifest import Manifest, format_manifest, require_manifest
 from runner.storage.merge import open_saved_study
 from runner.storage.programs import format_programs
 from runner.storage.reader import KeyedRows, count_reasons, read_keyed_rows
@@ -204,13 +205,21 @@ class Batches:
             can_save=schedule.can_save,
         )
         left = 0 if self.search.is_part else max(0, self.search.runs - self.counted - plan.runs)
-        manifest = replace(manifest, planned=manifest.planned + left)
+        manifest = self._put_objectives_first(replace(manifest, planned=manifest.planned + left))
         write_file(folder.manifest, format_manifest(manifest))
         if not self.executed:
             devices = [] if pipeline.is_elsewhere(self.call) else program.describe_devices() * len(schedule.devices)
             write_environment(folder, pipeline.describe_call(self.call, folder, devices))
             write_config(folder, self.call.config_files)
         self.saved = replace(saved, manifest=manifest, last_sweep=index)
+
+    def _put_objectives_first(self, manifest: Manifest) -> Manifest:
+        """The manifest whose first metrics are what is searched for, in the search's own directions."""
+        if self.search.is_part:  # its directions are not known
+            return manifest
+        directions = list_directions(self.search.objectives)
+        primary = tuple(dict.fromkeys([*directions, *manifest.primary])) if manifest.primary else ()
+        return replace(manifest, metrics={**directions, **{**manifest.metrics, **directions}}, primary=primary)
 
     def _execute_here(
         self,

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from runner.analysis.answer import answer
 from runner.analysis.comparison import Comparison
+from runner.analysis.page.geometry import name_color
 from runner.analysis.page.glossary import GLOSSARY
 from runner.analysis.page.origins import describe_study, list_failures
 from runner.analysis.page.runs import dump_runs
@@ -68,6 +69,7 @@ def render_report(comparison: Comparison) -> str:
         answer=answer(comparison),
         metrics=_build_sections(comparison, pictures),
         aggregates=list_aggregates(comparison) if len(comparison.aggregates) else None,
+        front=next((picture for picture in pictures if picture.name == "front"), None),
         curves=[picture for picture in pictures if picture.name == "curves"],
         threads=next((picture for picture in pictures if picture.name == "threads"), None),
         notes=comparison.notes,
@@ -78,6 +80,7 @@ def render_report(comparison: Comparison) -> str:
         most_rows=MOST_ROWS,
         most_printed=MOST_PRINTED,
         draw=_draw,
+        color_name=name_color,
         gradient=",".join(color_cell(i / (GRADIENT - 1)) for i in range(GRADIENT)),
         sort_key=_format_sort_key,
         tie=lambda text: text.replace(" %", "\u00a0%"),
