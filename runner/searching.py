@@ -5,7 +5,6 @@ is read from there, and the rest is executed.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,12 +13,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import yaml
 
-from runner import pipeline, terminal
+from runner import findings, pipeline, terminal
 from runner.config.command import Call
 from runner.config.overrides import quote
-from runner.config.searches import SEED, SearchCall
+from runner.config.searches import SearchCall
 from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.signals import catch_signals
 from runner.plan.pending import PendingRuns, find_pending
@@ -41,8 +39,6 @@ from runner.storage.saved import SavedStudy, record_end
 
 SHOWN = 5
 """Points that the end of a search shows."""
-CONFIRMING_SEEDS = 20
-"""Fresh seeds of the command that confirms the best point."""
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -382,9 +378,9 @@ def summarize(call: Call, search: SearchCall, batches: Batches, trials: Sequence
         terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
     else:
         terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
-    if ranked:
-        terminal.print_line(f"confirm the best point by fresh seeds: {format_confirmation(call, search, ranked[0])}")
     manifest = require_manifest(folder.manifest)
+    if ranked:
+        findings.tell_search(call, search, folder, manifest, ranked)
     if failures := count_reasons(folder, manifest):
         reason, _ = failures.most_common(1)[0]
         raise StudyFailedError(f"{failures.total():,} of {batches.saved.rows:,} runs have no result: {reason}")
@@ -411,25 +407,3 @@ def print_best(search: SearchCall, batches: Batches, ranked: Sequence[Trial]) ->
     terminal.print_rows(header, rows)
     if len(search.objectives) > 1:
         terminal.print_line(f"{len(ranked):,} points are on the front, which no other point beats in all objectives")
-
-
-def format_confirmation(call: Call, search: SearchCall, best: Trial) -> str:
-    """The command that runs a point with fresh seeds, in a study of its own."""
-    names = set(search.binder.keys) - {search.binder.pinned}
-    lines = yaml.safe_load(call.config_files["overrides.yaml"]) or []
-    fixed = [line for line in lines if line.lstrip("+").split("=")[0] not in names and not line.startswith(_OWN)]
-    point = [f"{key}={_format_override(value)}" for key, value in best.point.items()]
-    used = [int(value) for keys in search.binder.crossed for key in keys if key.key == SEED for value in key.values]
-    start = max(used, default=0) + 1
-    seeds = f"seed=range({start},{start + CONFIRMING_SEEDS})"
-    study = f"study={call.folder.name}-confirmed"
-    return shlex.join(["python", "-m", "runner", "-m", *fixed, *point, seeds, study])
-
-
-_OWN = ("sweep.", "hydra.", "hydra/", "study=")
-
-
-def _format_override(value: Any) -> str:
-    if isinstance(value, float):
-        return str(np.float32(value))
-    return quote(value) if isinstance(value, str) and not value.replace("_", "").isalnum() else str(value)

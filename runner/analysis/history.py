@@ -20,6 +20,8 @@ from runner.storage.folder import Folder
 MINIMIZE = "minimize"
 LEARNING = tuple(method for method in Method if method not in (Method.QMC, Method.RANDOM))
 """Samplers whose later points depend on the results of earlier ones."""
+WIDE = 10.0
+"""The ratio of the largest to the smallest value from which a scale is logarithmic."""
 BINS = 8
 """Parts of a numeric axis, with equally many points each, whose means are compared."""
 
@@ -30,12 +32,22 @@ class Search:
 
     `objectives` are the outputs that it was to improve, with their directions; there are none where its points were
     drawn. `budget` is the axis that halving divides, or empty. `is_learning` says that later points depend on earlier
-    ones.
+    ones. `logarithmic` are the keys that were searched by their logarithm, None in studies that do not record them.
     """
 
     objectives: Mapping[str, str] = field(default_factory=dict)
     budget: str = ""
     is_learning: bool = False
+    logarithmic: tuple[str, ...] | None = None
+
+    def is_logarithmic(self, axis: str, values: np.ndarray) -> bool:
+        """Whether an axis has a logarithmic scale: one that was searched so, or if that is not recorded, a wide one."""
+        finite = values[np.isfinite(values)]
+        if not len(finite) or finite.min() <= 0:
+            return False
+        if self.logarithmic is not None and axis.removeprefix(AXIS) != self.budget.removeprefix(AXIS):
+            return axis.removeprefix(AXIS) in self.logarithmic
+        return bool(finite.max() >= WIDE * finite.min())
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,9 @@ def find_search(runs: Runs) -> Search | None:
     budget = str(facts.get("budget", ""))
     axis = next((str(name) for name in runs.points.columns if str(name).removeprefix(AXIS) == budget), "")
     directions = {name: way for name, way in facts.get("directions", {}).items() if name in runs.values}
-    return Search(directions, axis, facts.get("sampler") in LEARNING)
+    logarithmic = facts.get("logarithmic")
+    is_learning = facts.get("sampler") in LEARNING
+    return Search(directions, axis, is_learning, None if logarithmic is None else tuple(logarithmic))
 
 
 def average_points(runs: Runs, metric: str) -> np.ndarray:

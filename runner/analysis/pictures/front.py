@@ -8,7 +8,7 @@ from runner.analysis.comparison import Comparison
 from runner.analysis.formats import count_things, format_label, format_short
 from runner.analysis.history import Search, average_points, find_sign, select_front
 from runner.analysis.load import Runs
-from runner.analysis.pictures.scales import Scale, is_spread, scale_numbers
+from runner.analysis.pictures.scales import AXIS_SPREAD, Scale, is_spread, scale_numbers
 from runner.analysis.pictures.scene import MUTED, Dots, Key, Line, Mark, Panel, Picture, Symbols
 from runner.analysis.pictures.shown import Shown
 from runner.analysis.standings import LARGER, describe_goal
@@ -77,7 +77,7 @@ def _trace_front(runs: Runs, pair: tuple[str, str], means: list[np.ndarray], kep
 
 def _scale(comparison: Comparison, metric: str, values: np.ndarray) -> Scale:
     goal = describe_goal(comparison, metric)
-    is_log = comparison.runs.directions.get(metric) != LARGER and is_spread(values)
+    is_log = comparison.runs.directions.get(metric) != LARGER and is_spread(values, AXIS_SPREAD)
     return scale_numbers(f"{metric} ({goal})" if goal else metric, values, is_log=is_log)
 
 

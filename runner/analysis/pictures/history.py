@@ -9,6 +9,7 @@ from runner.analysis.history import History, Search, divide_points, find_sign, t
 from runner.analysis.pictures.scales import AXIS_SPREAD, Scale, is_spread, scale_numbers, scale_values
 from runner.analysis.pictures.scene import COLORS, MUTED, Dots, Key, Line, Mark, Panel, Picture, Star, Symbols
 from runner.analysis.pictures.subject import Subject, name_point
+from runner.analysis.standings import LARGER
 
 MOST_LOST = 300
 """Runs without a finite value that are marked; more are one line of crosses."""
@@ -17,7 +18,7 @@ MOST_LOST = 300
 def draw_history(subject: Subject, search: Search) -> Picture | None:
     """The picture of a metric over the runs of a search, and over its seconds where they are known."""
     runs = subject.comparison.runs
-    if subject.metric not in runs.directions:
+    if subject.metric not in (search.objectives or runs.directions):
         return None
     history = trace_history(runs, subject.metric)
     stage, names = divide_points(runs, search)
@@ -51,6 +52,12 @@ def color_stages(search: Search, count: int) -> list[int]:
     return [MUTED, 0][-count:]
 
 
+def scale_metric(subject: Subject, values: np.ndarray) -> Scale:
+    """The scale of the metric of a search, logarithmic also where bad points are ten times as far from 0 as good ones."""
+    is_larger = subject.comparison.runs.directions.get(subject.metric) == LARGER
+    return scale_numbers(subject.label, values, is_log=not is_larger and is_spread(values, AXIS_SPREAD))
+
+
 def mark_lost(subject: Subject, x: Scale, y: Scale, places: np.ndarray) -> list[Mark]:
     """Crosses at the worse edge of the panel, at the places of runs without a finite value, `(points,)`."""
     if not len(places):
@@ -76,8 +83,8 @@ def _draw_panel(subject: Subject, search: Search, history: History, *, over_time
     at = history.seconds if over_time else history.runs.astype(float)
     place = at[runs.point[own]] if over_time else runs.number[own] + 1.0
     stage, names = divide_points(runs, search)
-    x = scale_numbers("seconds" if over_time else "runs, in the order of the table", place)
-    y = scale_numbers(subject.label, subject.find_runs(subject.rows)[2], is_log=subject.is_log)
+    x = scale_numbers("seconds" if over_time else "runs, in the order of the table", np.append(place, 0.0))
+    y = scale_metric(subject, values)
     marks = mark_lost(subject, x, y, at[find_lost(subject)])
     lines: list[Mark] = []
     for number, color in enumerate(color_stages(search, len(names))):
@@ -157,7 +164,7 @@ def draw_rungs(subject: Subject, search: Search) -> Picture | None:
     counts = {float(b): int((rows[search.budget] == b).sum()) for b in sorted(rows[search.budget].unique())}
     budgets = np.array(list(counts))
     x = _scale_budgets(search.budget.removeprefix(AXIS), budgets)
-    y = scale_numbers(subject.label, rows["mean"].to_numpy(float), is_log=subject.is_log)
+    y = scale_metric(subject, rows["mean"].to_numpy(float))
     told = join_words([f"{count:,} with {budget:g}" for budget, count in counts.items()])
     return Picture(
         name="rungs",

@@ -4,8 +4,8 @@ import numpy as np
 
 from runner.analysis.formats import AXIS, count_things, format_short
 from runner.analysis.history import Search, divide_points, group_axis
-from runner.analysis.pictures.history import color_stages, find_lost, list_stages, mark_lost
-from runner.analysis.pictures.scales import AXIS_SPREAD, is_spread, scale_names, scale_numbers
+from runner.analysis.pictures.history import color_stages, find_lost, list_stages, mark_lost, scale_metric
+from runner.analysis.pictures.scales import scale_names, scale_numbers
 from runner.analysis.pictures.scene import Dots, Line, Panel, Picture, Star
 from runner.analysis.pictures.subject import Subject, format_axis_value
 
@@ -72,11 +72,11 @@ def _draw_panel(subject: Subject, search: Search, name: str) -> Panel:
     runs = subject.comparison.runs
     places, absent, names = _read_axis(subject, name)
     label = name.removeprefix(AXIS)
-    log = not names and is_spread(places[~absent], AXIS_SPREAD)
+    log = not names and search.is_logarithmic(name, places)
     x = scale_names(label, names) if names else scale_numbers(label, places, is_log=log)
     kept, _, values = subject.find_runs(subject.rows)
     own = subject.shown.runs[kept]
-    y = scale_numbers(subject.label, values, is_log=subject.is_log)
+    y = scale_metric(subject, values)
     point = runs.point[own]
     shift = JITTER * (2 * ((np.arange(len(own)) * GOLDEN) % 1) - 1) if names else np.zeros(len(own))
     stage, stages = divide_points(runs, search)
