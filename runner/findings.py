@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +43,9 @@ def tell_search(call: Call, search: SearchCall, folder: Folder, manifest: Manife
         _print_confirmation(folder, found)
         return
     if found.best:
-        terminal.print_prose(f"The search has chosen {_explain_choice(search)}, and so another point than the best mean.")
+        terminal.print_prose(
+            f"The search has chosen {_explain_choice(search)}, and so another point than the best mean."
+        )
     terminal.print_line(f"{CONFIRM}{format_confirmation(call, search, ranked[0])}")
 
 
@@ -137,7 +138,9 @@ def format_confirmation(call: Call, search: SearchCall, best: Trial) -> str:
     start = max(used, default=0) + 1
     seeds = f"seed=range({start},{start + CONFIRMING_SEEDS})"
     options = list(_list_options(call.origin.command))
-    return shlex.join(["python", "-m", "runner", *options, "-m", *fixed, *point, seeds, f"study={call.folder.name}-confirmed"])
+    return shlex.join(
+        ["python", "-m", "runner", *options, "-m", *fixed, *point, seeds, f"study={call.folder.name}-confirmed"]
+    )
 
 
 def _list_options(command: Sequence[str]) -> Iterator[str]:

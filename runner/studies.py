@@ -295,8 +295,8 @@ def _describe_best(best: "BestPoint") -> str:
     mean = f"{point or 'the only one'}: mean {best.mean:.5g}{interval} over {seeds}"
     if math.isnan(best.corrected):
         return f"{mean}, {best.direction}; {best.points:,} points"
-    bounds = f"[{best.corrected_low:.4g} … {best.corrected_high:.4g}]"
-    return f"{mean}, {best.direction}; corrected for the choice among {best.points:,} points: {best.corrected:.4g} {bounds}"
+    corrected = f"{best.corrected:.4g} [{best.corrected_low:.4g} … {best.corrected_high:.4g}]"
+    return f"{mean}, {best.direction}; corrected for the choice among {best.points:,} points: {corrected}"
 
 
 def _format_number(value: Any) -> str:

@@ -332,7 +332,11 @@ def find_best_points(folder: Path, metrics: Sequence[str], level: float = 0.95) 
     """
     runs, confirming = split_confirmations(load_runs([folder], metrics))
     count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
-    samples, described, tasks = group_samples(runs, count), _describe_metrics(runs, None, None), _list_tasks(runs, count)
+    samples, described, tasks = (
+        group_samples(runs, count),
+        _describe_metrics(runs, None, None),
+        _list_tasks(runs, count),
+    )
     best = {name: find_best(own, described[name], tasks) for name, own in samples.items()}
     corrected = _confirm_bests(_correct_bests(best, samples, described, level), confirming, described, level)
     rivals = {name: sum(len(sample.values) > 0 for sample in own) for name, own in samples.items()}

@@ -207,7 +207,9 @@ def _add_legend(axes: Axes, keys: tuple[Key, ...]) -> None:
         color = _color(key.color)
         face = color if key.is_filled else "white"
         style: dict[str, Any] = (
-            {"linestyle": DASHES[max(0, key.color)]} if key.has_line else {"linestyle": "none", "marker": MARKERS[key.shape]}
+            {"linestyle": DASHES[max(0, key.color)]}
+            if key.has_line
+            else {"linestyle": "none", "marker": MARKERS[key.shape]}
         )
         handles.append(Line2D([], [], color=color, markerfacecolor=face, label=_escape_math(key.text), **style))
     if handles:

@@ -73,7 +73,8 @@ def propose_seeds(runs: Runs, plans: Mapping[int, ArmPlan]) -> str:
     """The command that gives the seeds of some plans to their points; empty if there are none.
 
     It is the study's own with the values of these points, where they are a product of values, and a race between
-    them otherwise, as in a search, which proposes its points itself. Seeds that a point has already are not executed again.
+    them otherwise, as in a search, which proposes its points itself. Seeds that a point has already are not executed
+    again.
     """
     folder, first = runs.studies[0], int(runs.seed.min())
     if not plans or len(runs.studies) > 1 or first < 0 or runs.pooled:

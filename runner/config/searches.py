@@ -110,7 +110,12 @@ def _read_optimization(config: DictConfig, settings: Settings, given: Mapping[st
     objectives, constraints = _read_objectives(given, first)
     optimization = check_optimization(given, objectives, constraints)
     check_space(optimization, space)
-    facts = {**optimization.facts, "space": str(space), "logarithmic": list_logarithmic(space.dimensions), "seeds": _describe_seeds(crossed)}
+    facts = {
+        **optimization.facts,
+        "space": str(space),
+        "logarithmic": list_logarithmic(space.dimensions),
+        "seeds": _describe_seeds(crossed),
+    }
     binder = Binder(config, settings, keys, crossed, search=facts)
     runs = optimization.trials * _count(crossed)
     _check_runs(runs, settings)

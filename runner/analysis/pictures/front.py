@@ -26,9 +26,7 @@ def draw_front(comparison: Comparison, search: Search, shown: Shown) -> Picture 
         return None
     runs = comparison.runs
     front = select_front(runs, metrics)
-    panels = tuple(
-        _draw_panel(comparison, pair, front, shown) for pair in combinations(metrics[:MOST_OBJECTIVES], 2)
-    )
+    panels = tuple(_draw_panel(comparison, pair, front, shown) for pair in combinations(metrics[:MOST_OBJECTIVES], 2))
     count = int(front.sum())
     caption = f"Filled: the {count_things(count, 'point')} of {len(runs.points):,} that no other one beats in all of "
     caption += f"{', '.join(metrics)}, by their means over the seeds; dots: runs, of which single ones may lie beyond."
@@ -56,7 +54,9 @@ def _draw_panel(comparison: Comparison, pair: tuple[str, str], front: np.ndarray
     runs, own = comparison.runs, shown.runs
     values = [runs.values[metric][own] for metric in pair]
     means = [average_points(runs, metric) for metric in pair]
-    x, y = (_scale(comparison, metric, np.concatenate([v, m])) for metric, v, m in zip(pair, values, means, strict=True))
+    x, y = (
+        _scale(comparison, metric, np.concatenate([v, m])) for metric, v, m in zip(pair, values, means, strict=True)
+    )
     kept = np.flatnonzero(front)
     kept = kept[np.argsort(means[0][kept], kind="stable")][:: max(1, -(-len(kept) // MOST_NAMED))]
     marks: list[Mark] = [Dots(values[0], values[1], np.arange(len(own)), MUTED)]

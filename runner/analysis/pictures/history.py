@@ -53,7 +53,7 @@ def color_stages(search: Search, count: int) -> list[int]:
 
 
 def scale_metric(subject: Subject, values: np.ndarray) -> Scale:
-    """The scale of the metric of a search, logarithmic also where bad points are ten times as far from 0 as good ones."""
+    """The scale of the metric of a search, logarithmic from a smaller spread on than other pictures."""
     is_larger = subject.comparison.runs.directions.get(subject.metric) == LARGER
     return scale_numbers(subject.label, values, is_log=not is_larger and is_spread(values, AXIS_SPREAD))
 

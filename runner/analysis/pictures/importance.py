@@ -53,10 +53,14 @@ def _measure(subject: Subject, search: Search, axes: list[str]) -> tuple[dict[st
         of_budget = f" Points with {search.budget.removeprefix(AXIS)}={budgets.min():g} only, which all of them have."
     if has_optuna():
         points = [{n: v for n, v in row.items() if v is not None and v == v} for row in _list_rows(subject, axes)]
-        caption = "How much an axis distinguishes the best tenth of the points from all of them, by Optuna's PED-ANOVA; "
+        caption = (
+            "How much an axis distinguishes the best tenth of the points from all of them, by Optuna's PED-ANOVA; "
+        )
         return rank_by_optuna(points, costs), f"{caption}axes that only some points have, among these.{of_budget}"
     shares = {name: share for name, share in measure_importance(runs, subject.metric).items() if name in axes}
-    caption = f"The share of the variance over the points that an axis explains alone. {INSTALL} gives Optuna's PED-ANOVA."
+    caption = (
+        f"The share of the variance over the points that an axis explains alone. {INSTALL} gives Optuna's PED-ANOVA."
+    )
     return shares, caption
 
 

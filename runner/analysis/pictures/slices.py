@@ -64,7 +64,7 @@ def _read_axis(subject: Subject, name: str) -> tuple[np.ndarray, np.ndarray, lis
 
 
 def _has_medians(subject: Subject, name: str) -> bool:
-    places, absent, names = _read_axis(subject, name)
+    _, absent, names = _read_axis(subject, name)
     return not names and int((~absent).sum()) >= FEWEST
 
 
@@ -124,5 +124,3 @@ def _describe(subject: Subject, axes: list[str]) -> str:
             text = f"{name} from {format_short(float(known.min()))} to {format_short(float(known.max()))}"
         told.append(text + ("" if best is None else f", the best at {format_axis_value(best[name])}"))
     return "; ".join(told) + "."
-
-

@@ -61,7 +61,9 @@ def _find_best(comparison: Comparison, search: Search | None) -> tuple[np.ndarra
     """The best tenth of the points of a search, bool `(points,)`, by which metric; none if it has no direction."""
     runs = comparison.runs
     none = np.zeros(max(1, len(runs.points)), dtype=bool)
-    metric = next((name for name in (*(search.objectives if search else ()), *runs.directions) if name in runs.values), "")
+    metric = next(
+        (name for name in (*(search.objectives if search else ()), *runs.directions) if name in runs.values), ""
+    )
     if search is None or not metric:
         return none, ""
     costs = find_sign(runs, metric) * average_points(runs, metric)

@@ -1,0 +1,121 @@
+"""What a search says at its end: the best point as the seeds show it, and a command that confirms it."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from runner import compare, race, replay, studies
+from runner.analysis.comparison import find_best_points
+from runner.storage.folder import Folder
+
+OPTUNA = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=interval(0,1)", "hydra.sweeper.batch=4", "study=s"]
+MAINS = {"runner.compare": compare.main, "runner.race": race.main}
+
+
+@pytest.fixture
+def paste(call_main):
+    """Executes a printed command in this process: `paste("python -m runner.compare …")`."""
+
+    def call(command):
+        program, option, module, *words = shlex.split(command)
+        assert (program, option) == ("python", "-m")
+        return call_main(MAINS[module], *words)
+
+    return call
+
+
+def find_command(out, start="confirm by fresh seeds: "):
+    return next(line.removeprefix(start) for line in out.splitlines() if line.startswith(start))
+
+
+def test_the_end_of_a_search_has_the_corrected_best_and_confirms_it(toy, paste):
+    pytest.importorskip("optuna")
+    called = toy(*OPTUNA, "seed=0,1,2", "hydra.sweeper.trials=8")
+    assert called.status == 0, called.err
+    found = find_best_points(called.folder, ["score"])
+    assert "corrected for the choice among 8 points" in called.out
+    assert f"mean {found.best['score'].estimate:.3g}"[:-1] in called.out
+    assert not Folder(called.folder).looks.exists()  # nothing is claimed of differences
+    status, out, err = paste(find_command(called.out))
+    assert status == 0, err
+    assert "on fresh seeds alone" in out
+    table = pd.read_csv("outputs/s/results.csv")
+    assert sorted(table["seed"].iloc[24:]) == list(range(3, 23))
+    assert table["level"].iloc[24:].nunique() == 1
+    again = toy(*OPTUNA, "seed=0,1,2", "hydra.sweeper.trials=12")
+    assert again.status == 0, again.err
+    assert "36 runs of 12 trials" in again.out
+
+
+@pytest.mark.slow
+def test_points_with_static_values_are_confirmed_and_replayed(toy, paste, call_main):
+    """The best point has another static value than the example that a search is recalled by."""
+    pytest.importorskip("optuna")
+    call = ["-m", "hydra/sweeper=optuna", "task=keep", "rate=interval(0,4)", "way=down,up", "study=s", "seed=0,1"]
+    called = toy(*call, "hydra.sweeper.trials=8", "hydra.sweeper.batch=8")
+    assert called.status == 0, called.err
+    command = find_command(called.out)
+    assert "--metric loss" in command
+    status, out, err = paste(command)
+    assert status == 0, err
+    assert "on fresh seeds alone" in out
+    for way in ("up", "down"):
+        status, out, err = call_main(replay.main, "outputs/s", "--point", f"way={way}")
+        assert status == 0, err
+        assert "identical" in out
+
+
+@pytest.mark.slow
+def test_halving_says_that_its_rungs_have_chosen_and_is_confirmed(toy, paste):
+    call = ["-m", "task=keep", "rate=0.5,1.5,3,9", "steps=8", "seed=0,1", "study=h"]
+    called = toy(*call, "hydra.sweeper.halving={budget: steps, eta: 2}")
+    assert called.status == 0, called.err
+    assert "by the same seeds" in called.out or "another point than the best mean" in called.out
+    assert find_command(called.out)
+
+
+def test_drawn_points_have_a_best_one(toy, paste):
+    called = toy("-m", "task=noisy", "level=interval(0,1)", "seed=0,1", "hydra.sweeper.samples=4", "study=d")
+    assert "corrected for the choice among 4 points" in called.out
+    status, out, err = paste(find_command(called.out))
+    assert status == 0, err
+    assert "on fresh seeds alone" in out
+
+
+@pytest.mark.slow
+def test_a_search_is_not_told_to_repeat_itself_with_more_seeds(toy, call_main, paste):
+    """A learning search would propose other points with other seeds: a race gives seeds to the points that there are."""
+    pytest.importorskip("optuna")
+    assert toy(*OPTUNA, "seed=0,1,2", "hydra.sweeper.trials=4").status == 0
+    _, out, _ = call_main(compare.main, "outputs/s", "--metric", "score", "--difference", "1.5")
+    command = next(line.strip() for line in out.splitlines() if line.startswith("  python"))
+    assert command.startswith("python -m runner.race outputs/s --metric score")
+    status, _, err = paste(re.sub(r"--budget \d+", "--budget 12", command))
+    assert status == 0, err
+
+
+@pytest.mark.slow
+def test_another_reduction_is_confirmed_in_a_study_of_its_own(toy):
+    pytest.importorskip("optuna")
+    called = toy(*OPTUNA, "seed=range(0,5)", "hydra.sweeper.trials=12", "hydra.sweeper.reduce=worst")
+    assert called.status == 0, called.err
+    command = find_command(called.out)
+    assert "--confirm" in command or "seed=range(5,25) study=s-confirmed" in command.replace("'", "")
+
+
+def test_objectives_are_the_first_metrics_of_the_study(toy, call_main):
+    pytest.importorskip("optuna")
+    call = ["-m", "hydra/sweeper=optuna", "task=keep", "rate=interval(0,4)", "seed=0,1", "study=s"]
+    settings = ["hydra.sweeper.trials=4", "hydra.sweeper.objective=gain", "hydra.sweeper.direction=minimize"]
+    called = toy(*call, *settings)
+    assert called.status == 0, called.err
+    manifest = json.loads(Path("outputs/s/study.json").read_text())
+    assert manifest["metrics"] == {"gain": "minimize", "loss": "minimize"}
+    assert "Best gain (less is better)" in called.out
+    _, out, _ = call_main(studies.main, "show", "s")
+    assert "corrected for the choice among 4 points" in " ".join(out.split())
+    assert "tpe" in out
