@@ -25,7 +25,7 @@ from runner.storage.reader import CodedRows, iterate_batches, read_coded_rows, r
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
-NUMBERS = {"float32", "float64", "int64", "uint32"}
+NUMBERS = {"float32", "float64", "int32", "int64", "uint32"}
 """The kinds of parameters that are numbers."""
 MOST_METRICS = 6
 """Scalar outputs that are all compared by default; of more, those with a direction, if there are some."""

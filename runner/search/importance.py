@@ -32,7 +32,7 @@ def rank_by_optuna(points: Sequence[Mapping[str, Any]], costs: np.ndarray) -> di
     Points have the keys that they have: what only some of them have is looked at among these. `costs` `(points,)` are
     better if they are smaller; points with NaN are left out. Empty for fewer than four points, and for equal ones.
     """
-    known = [i for i in np.flatnonzero(np.isfinite(costs)) if points[i]]
+    known = [i for i in np.flatnonzero(np.isfinite(costs)).tolist() if points[i]]
     known = known[:: max(1, -(-len(known) // MOST_POINTS))]
     if len(known) < LEAST_POINTS:
         return {}

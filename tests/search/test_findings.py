@@ -88,12 +88,13 @@ def test_drawn_points_have_a_best_one(toy, paste):
 
 @pytest.mark.slow
 def test_a_search_is_not_told_to_repeat_itself_with_more_seeds(toy, call_main, paste):
-    """A learning search would propose other points with other seeds: a race gives seeds to the points that there are."""
+    """A learning search would propose other points with other seeds: a race gives seeds to those that there are."""
     pytest.importorskip("optuna")
-    assert toy(*OPTUNA, "seed=0,1,2", "hydra.sweeper.trials=4").status == 0
-    _, out, _ = call_main(compare.main, "outputs/s", "--metric", "score", "--difference", "1.5")
+    call = ["-m", "hydra/sweeper=optuna", "task=mixed_train", "lr=tag(log,interval(0.01,1))", "seed=0,1,2", "study=s"]
+    assert toy(*call, "hydra.sweeper.trials=4", "hydra.sweeper.batch=4").status == 0
+    _, out, _ = call_main(compare.main, "outputs/s", "--metric", "loss_after", "--difference", "1")
     command = next(line.strip() for line in out.splitlines() if line.startswith("  python"))
-    assert command.startswith("python -m runner.race outputs/s --metric score")
+    assert command.startswith("python -m runner.race outputs/s --metric loss_after")
     status, _, err = paste(re.sub(r"--budget \d+", "--budget 12", command))
     assert status == 0, err
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from runner.analysis.answer import answer
 from runner.analysis.comparison import Comparison
+from runner.analysis.history import find_search
 from runner.analysis.page.geometry import name_color
 from runner.analysis.page.glossary import GLOSSARY
 from runner.analysis.page.origins import describe_study, list_failures
@@ -102,7 +103,7 @@ def _build_sections(comparison: Comparison, pictures: Sequence[Picture]) -> list
         "" if cells <= MOST_CELLS else "All columns: python -m runner.compare … --csv points, or --csv differences."
     )
     sections = []
-    for metric in comparison.metrics:
+    for metric in _order_metrics(comparison):
         own = [
             picture for picture in pictures if picture.metric == metric and picture.name not in ("curves", "threads")
         ]
@@ -119,6 +120,12 @@ def _build_sections(comparison: Comparison, pictures: Sequence[Picture]) -> list
             )
         )
     return sections
+
+
+def _order_metrics(comparison: Comparison) -> list[str]:
+    """The metrics in the order of the page: first what a search was to improve."""
+    search = find_search(comparison.runs)
+    return list(dict.fromkeys([*(search.objectives if search else ()), *comparison.metrics]))
 
 
 def _list_full(comparison: Comparison, metric: str) -> list[tuple[str, Table]]:

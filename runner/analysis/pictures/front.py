@@ -62,7 +62,7 @@ def _draw_panel(comparison: Comparison, pair: tuple[str, str], front: np.ndarray
     marks: list[Mark] = [Dots(values[0], values[1], np.arange(len(own)), MUTED)]
     if np.array_equal(select_front(runs, pair), front):  # otherwise it is no edge of these two
         marks.append(_trace_front(runs, pair, means, kept))
-    titles = [_name(comparison, pair, point, means) for point in kept]
+    titles = [_name(comparison, pair, point, means) for point in kept.tolist()]
     marks.append(Symbols(means[0][kept], means[1][kept], np.ones(len(kept), dtype=bool), titles, "square", 1))
     return Panel(x, y, tuple(marks), height=380)
 

@@ -1,5 +1,8 @@
 """Slices of a search: a metric along each axis, whatever the others are."""
 
+import math
+from typing import Any
+
 import numpy as np
 
 from runner.analysis.formats import AXIS, count_things, format_short
@@ -13,6 +16,8 @@ MOST_PANELS = 12
 JITTER = 0.28
 """How far dots are shifted across a category, at most."""
 GOLDEN = 0.618034
+MOST_NAMED = 6
+"""Values of a numeric axis that are drawn like categories."""
 FEWEST = 16
 """Points from which on the medians along a numeric axis tell something."""
 
@@ -24,9 +29,9 @@ def draw_slices(subject: Subject, search: Search) -> Picture | None:
         return None
     _, names = divide_points(subject.comparison.runs, search)
     caption = "Dots: runs"
-    caption += "; lines: medians of the points in eight parts of an axis with equally many points" * any(
-        _has_medians(subject, name) for name in axes
-    )
+    if any(_has_medians(subject, name) for name in axes):
+        caption += f"; lines: medians of the points{' with the least budget' if search.budget else ''} in eight parts of "
+        caption += "an axis with equally many points"
     caption += ". What else differs between the runs is not shown."
     if find_lost(subject).any():
         caption += " Crosses at the edge: points with a run that has no finite value."
@@ -47,19 +52,23 @@ def draw_slices(subject: Subject, search: Search) -> Picture | None:
     )
 
 
-def place_values(values: list[object]) -> tuple[np.ndarray, list[str]]:
-    """Numbers as they are, or the places of texts with their names; NaN where a point does not have the axis."""
-    given = [value for value in values if value is not None and value == value]
-    if len(set(given)) > 2 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
-        return np.array([np.nan if value is None else value for value in values], dtype=float), []
-    places = {name: i for i, name in enumerate(dict.fromkeys(map(format_axis_value, given)))}
-    found = [places.get(format_axis_value(value), np.nan) if value == value else np.nan for value in values]
-    return np.array([np.nan if v is None else at for v, at in zip(values, found, strict=True)], dtype=float), [*places]
+def place_values(values: list[Any], most_named: int = 2) -> tuple[np.ndarray, list[str]]:
+    """Numbers as they are, or the places of texts, and of at most so many numbers, with their names in order.
+
+    NaN where a point does not have the axis.
+    """
+    given = list({value for value in values if value is not None and value == value})
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
+    if are_numbers and len(given) > most_named:
+        return np.array([math.nan if value is None else value for value in values], dtype=float), []
+    names = list(dict.fromkeys(map(format_axis_value, sorted(given, key=None if are_numbers else str))))
+    places = {value: float(names.index(format_axis_value(value))) for value in given}
+    return np.array([math.nan if value is None else places.get(value, math.nan) for value in values]), names
 
 
 def _read_axis(subject: Subject, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The place of each point on an axis, which of them do not have it, `(points,)` each, and the names of texts."""
-    places, names = place_values(subject.comparison.runs.points[name].tolist())
+    places, names = place_values(subject.comparison.runs.points[name].tolist(), MOST_NAMED)
     return places, np.isnan(places), names
 
 
@@ -85,7 +94,7 @@ def _draw_panel(subject: Subject, search: Search, name: str) -> Panel:
         here = (stage[point] == number) & ~absent[point]
         marks.append(Dots(places[point][here] + shift[here], values[here], kept[here], color))
     if _has_medians(subject, name):
-        marks.append(_draw_medians(subject, stage == len(stages) - 1 if search.budget else ~absent, places))
+        marks.append(_draw_medians(subject, stage == 0 if search.budget else ~absent, places))
     return Panel(x, y, (*marks, *_mark_best(subject, places)), height=260)
 
 
