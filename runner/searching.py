@@ -83,8 +83,8 @@ class Batches:
     """The execution of a search: what its study has by now, and what each of its points has led to.
 
     `known` has the outputs that the search looks at by point, `(runs of a point,)` each. `rows` are those that the
-    table had when the call began. `counted` are the runs that the search has been told about, `executed` those that
-    this call has executed.
+    table had when the call began. `best` is the best mean so far, of halving with the present `budget`. `counted` are
+    the runs that the search has been told about, `executed` those that this call has executed.
     """
 
     call: Call
@@ -99,6 +99,7 @@ class Batches:
     executed: int = 0
     counted: int = 0
     best: float | None = None
+    budget: int | None = None
     started: float = field(default_factory=time.monotonic)
     before: float | None = None
     """Seconds that earlier calls have taken."""
@@ -128,6 +129,8 @@ class Batches:
     ) -> Results:
         """The outputs of the runs of some points; those that are not known yet are executed."""
         found: list[Outputs] = [{}] * len(points)
+        if self.search.binder.pinned is not None:  # what a smaller budget has led to is no measure of a larger one
+            self.best, self.budget = None, points[0][self.search.binder.pinned]
         for bound in self.search.binder.bind(points):
             identities = bound.identify()
             fresh = [place for place, identity in enumerate(identities) if identity not in self.known]
@@ -151,12 +154,13 @@ class Batches:
         missing = sum(pending.counts)
         if missing < plan.runs:
             _fill_from_rows(values, index, self.rows)
-            advance(plan.runs - missing)
+            advance(plan.runs - missing, self._describe_best())
         if missing:
             self._execute_pending(plan, points, index, pending, values, get_signal, advance)
         self.counted += plan.runs
         shaped = {name: column.reshape(len(points), -1) for name, column in values.items()}
         self._note_best(shaped)
+        advance(0, self._describe_best())
         return shaped
 
     def _execute_pending(
@@ -310,7 +314,10 @@ class Batches:
             self.best = objective.sign * float(finite.min())
 
     def _describe_best(self) -> str:
-        return "" if self.best is None else f"best {self.search.objectives[0].output} {self.best:.6g}"
+        if self.best is None:
+            return ""
+        budget = "" if self.budget is None else f" with {self.search.binder.pinned}={self.budget}"
+        return f"best {self.search.objectives[0].output} {self.best:.6g}{budget}"
 
     def _note_batch(self, number: int) -> None:
         """Appends when a batch has ended to `batches.csv`, unless an earlier call has executed it."""

@@ -268,7 +268,7 @@ def _list_facts(entry: Entry, found: "Description") -> Iterator[tuple[str, str]]
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in found.sizes.items())
     yield "size", f"{format_bytes(entry.bytes)} ({sizes})"
     if entry.overview.search:
-        yield "points of a search", entry.overview.search
+        yield "search by", entry.overview.search
     for task, values in found.constants.items():
         yield f"values of {task}", ", ".join(f"{name}={value}" for name, value in values.items())
     for axis in found.axes:
