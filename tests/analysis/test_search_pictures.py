@@ -97,7 +97,9 @@ def test_the_front_has_what_no_other_point_beats(searched):
     front = draw(made)["", "front"]
     (symbols,) = find_marks(front, Symbols)
     loss, gain = (made.runs.values[name].reshape(-1, 2).mean(axis=1) for name in metrics)
-    beaten = [bool(((loss <= a) & (gain >= b) & ((loss < a) | (gain > b))).any()) for a, b in zip(loss, gain, strict=True)]
+    beaten = [
+        bool(((loss <= a) & (gain >= b) & ((loss < a) | (gain > b))).any()) for a, b in zip(loss, gain, strict=True)
+    ]
     assert sorted(symbols.x) == sorted(loss[~np.array(beaten)])
     assert f"the {len(symbols.x)} points of 24" in front.caption
     assert ("", "front") not in draw(searched({"lr": LR}, TPE, seeds=2))

@@ -30,7 +30,9 @@ def draw_slices(subject: Subject, search: Search) -> Picture | None:
     _, names = divide_points(subject.comparison.runs, search)
     caption = "Dots: runs"
     if any(_has_medians(subject, name) for name in axes):
-        caption += f"; lines: medians of the points{' with the least budget' if search.budget else ''} in eight parts of "
+        caption += (
+            f"; lines: medians of the points{' with the least budget' if search.budget else ''} in eight parts of "
+        )
         caption += "an axis with equally many points"
     caption += ". What else differs between the runs is not shown."
     if find_lost(subject).any():
