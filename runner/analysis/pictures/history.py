@@ -95,7 +95,8 @@ def _draw_panel(subject: Subject, search: Search, history: History, *, over_time
     whole = np.ones(len(at), dtype=bool)
     lines = lines or [_trace(subject, history, at, whole, 0)]
     title = "over time" if over_time else "over the runs"
-    return Panel(x, y, (*marks, *lines, *_mark_best(history, at, stage == len(names) - 1, subject)), title=title)
+    competing = stage == len(names) - 1 if search.budget else whole
+    return Panel(x, y, (*marks, *lines, *_mark_best(history, at, competing, subject)), title=title)
 
 
 def _trace(subject: Subject, history: History, at: np.ndarray, own: np.ndarray, color: int) -> Line:
@@ -104,10 +105,10 @@ def _trace(subject: Subject, history: History, at: np.ndarray, own: np.ndarray, 
     return Line(at[own], best, color, is_step=True)
 
 
-def _mark_best(history: History, at: np.ndarray, last: np.ndarray, subject: Subject) -> list[Star]:
-    """The point with the best mean of the last stage, or of a search that has no budgets."""
+def _mark_best(history: History, at: np.ndarray, competing: np.ndarray, subject: Subject) -> list[Star]:
+    """The point with the best mean among those that compete."""
     costs = find_sign(subject.comparison.runs, subject.metric) * history.values
-    allowed = np.isfinite(costs) & (last if last.any() and subject.comparison.axes else True)
+    allowed = np.isfinite(costs) & competing
     if not allowed.any():
         return []
     best = int(np.argmin(np.where(allowed, costs, np.inf)))
