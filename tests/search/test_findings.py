@@ -71,11 +71,24 @@ def test_points_with_static_values_are_confirmed_and_replayed(toy, paste, call_m
 
 @pytest.mark.slow
 def test_halving_says_that_its_rungs_have_chosen_and_is_confirmed(toy, paste):
-    call = ["-m", "task=keep", "rate=0.5,1.5,3,9", "steps=8", "seed=0,1", "study=h"]
+    call = ["-m", "task=keep", "rate=1,1.5,3,4", "steps=8", "seed=0,1", "study=h", "hydra.sweeper.objective=gain"]
     called = toy(*call, "hydra.sweeper.halving={budget: steps, eta: 2}")
     assert called.status == 0, called.err
-    assert "by the same seeds" in called.out or "another point than the best mean" in called.out
-    assert find_command(called.out)
+    assert "have chosen by the same seeds" in called.out
+    status, out, err = paste(find_command(called.out))
+    assert status == 0, err
+    assert "on fresh seeds alone" in out
+    table = pd.read_csv("outputs/h/results.csv")
+    assert set(table["steps"].iloc[14:]) == {8}
+
+
+@pytest.mark.slow
+def test_what_a_smaller_budget_has_is_not_confirmed(toy):
+    """The loss is the same with all budgets: the best mean is the first one, and halving has chosen the last one."""
+    call = ["-m", "task=keep", "rate=0.5,1.5,3,9", "steps=8", "seed=0,1", "study=h"]
+    called = toy(*call, "hydra.sweeper.halving={budget: steps, eta: 2}")
+    assert "among points with the largest steps" in called.out
+    assert "steps=8 rate=1.5 'seed=range(2,22)' study=h-confirmed" in find_command(called.out)
 
 
 def test_drawn_points_have_a_best_one(toy, paste):
@@ -100,12 +113,16 @@ def test_a_search_is_not_told_to_repeat_itself_with_more_seeds(toy, call_main, p
 
 
 @pytest.mark.slow
-def test_another_reduction_is_confirmed_in_a_study_of_its_own(toy):
+def test_a_choice_by_constraints_is_confirmed_in_a_study_of_its_own(toy):
     pytest.importorskip("optuna")
-    called = toy(*OPTUNA, "seed=range(0,5)", "hydra.sweeper.trials=12", "hydra.sweeper.reduce=worst")
+    call = ["-m", "hydra/sweeper=optuna", "task=keep", "rate=interval(0,4)", "seed=0,1", "study=s"]
+    called = toy(*call, "hydra.sweeper.trials=8", "hydra.sweeper.batch=8", "hydra.sweeper.constraints=['loss>=0.5']")
     assert called.status == 0, called.err
-    command = find_command(called.out)
-    assert "--confirm" in command or "seed=range(5,25) study=s-confirmed" in command.replace("'", "")
+    assert "among points with loss>=0.5, and so another point than the best mean" in called.out
+    allowed = called.frame[called.frame["loss"] >= 0.5]
+    rate = allowed.loc[allowed["loss"].idxmin(), "rate"]
+    assert f"rate={rate:.5g}"[:9] in find_command(called.out)
+    assert "study=s-confirmed" in find_command(called.out)
 
 
 def test_objectives_are_the_first_metrics_of_the_study(toy, call_main):
