@@ -10,7 +10,7 @@ from runner.analysis.pictures.scales import Scale, is_spread, scale_names
 from runner.analysis.pictures.scene import MUTED, Dots, Key, Line, Mark, Panel, Picture, Rule
 from runner.analysis.pictures.shown import Shown
 from runner.analysis.pictures.slices import place_values
-from runner.analysis.pictures.subject import format_axis_value, is_numeric
+from runner.analysis.pictures.subject import format_axis_value
 
 MOST_THREADS = 600
 """Runs in the picture; more lines are one area."""
@@ -30,8 +30,9 @@ def draw_threads(comparison: Comparison, shown: Shown, search: Search | None = N
     kept = np.arange(len(shown))[:: -(-len(shown) // MOST_THREADS)]
     own = shown.runs[kept]
     runs = comparison.runs
-    heights = {name: _place_axis(runs.points[name], runs.point[own]) for name in comparison.axes}
-    heights |= {name: _place_metric(runs.values[name][own]) for name in comparison.metrics}
+    heights = {name: _place_axis(runs.points[name], runs.point[own], search) for name in comparison.axes}
+    values = {name: runs.values[name][own] for name in comparison.metrics}
+    heights |= {name: _place_metric(column, is_log=is_spread(column)) for name, column in values.items()}
     columns = dict(list(heights.items())[:MOST_COLUMNS])
     marks: list[Mark] = [Rule(float(i)) for i in range(len(columns))]
     best, metric = _find_best(comparison, search)
@@ -53,7 +54,9 @@ def draw_threads(comparison: Comparison, shown: Shown, search: Search | None = N
         caption=caption,
         alternative=f"Parallel coordinates of {len(own):,} runs over {', '.join(columns)}.",
         panels=(Panel(scale_names("", list(columns)), y, tuple(marks), height=320),),
-        keys=(Key("the best tenth of the points", 0, has_line=True), Key("others", MUTED)) if metric else (),
+        keys=(Key("the best tenth of the points", 0, has_line=True), Key("others", MUTED, has_line=True))
+        if metric
+        else (),
     )
 
 
@@ -93,20 +96,19 @@ def _join_line(table: np.ndarray, color: int, *, is_faint: bool) -> Line:
     return Line(np.tile(x, count), y.T.ravel(), color, is_faint=is_faint)
 
 
-def _place_axis(values: pd.Series, point: np.ndarray) -> tuple[np.ndarray, str]:
+def _place_axis(values: pd.Series, point: np.ndarray, search: Search | None) -> tuple[np.ndarray, str]:
     """The heights of runs on an axis, from 0 to 1, and what its ends are."""
     places, names = place_values(values.tolist())
-    if not names and not is_numeric(values):  # numbers that not all points have
-        return _place_metric(places[point])
-    if is_numeric(values):
-        return _place_metric(values.to_numpy(float)[point])
+    if not names:
+        is_log = is_spread(places) if search is None else search.is_logarithmic(str(values.name), places)
+        return _place_metric(places[point], is_log=is_log)
     texts = list(dict.fromkeys(map(format_axis_value, values)))
     codes = np.array([texts.index(format_axis_value(value)) for value in values], dtype=float)
     heights = codes / max(1, len(texts) - 1)
     return heights[point], f"{texts[0]} … {texts[-1]}" if len(texts) > 1 else texts[0]
 
 
-def _place_metric(values: np.ndarray) -> tuple[np.ndarray, str]:
+def _place_metric(values: np.ndarray, *, is_log: bool) -> tuple[np.ndarray, str]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.full(len(values), np.nan), "no finite value"
@@ -114,6 +116,6 @@ def _place_metric(values: np.ndarray) -> tuple[np.ndarray, str]:
     ends = f"{format_short(low)} … {format_short(high)}"
     if high <= low:
         return np.where(np.isfinite(values), 0.5, np.nan), ends
-    if is_spread(finite):
+    if is_log:
         return np.log(np.where(values > 0, values, np.nan) / low) / np.log(high / low), f"{ends}, logarithmic"
     return np.where(np.isfinite(values), (values - low) / (high - low), np.nan), ends
