@@ -11,8 +11,10 @@ from runner import terminal
 from runner.config.command import Call
 from runner.config.overrides import quote
 from runner.config.searches import SEED, SearchCall
+from runner.plan.values import freeze
 from runner.search.objectives import Reduction
 from runner.search.points import Trial
+from runner.storage.columns import format_cell
 from runner.storage.counting import find_first_metric
 from runner.storage.folder import Folder, shorten_path
 from runner.storage.manifest import Manifest
@@ -112,7 +114,8 @@ def _is_point(row: Mapping[Any, Any], point: Mapping[str, Any]) -> bool:
     from runner.analysis.load import is_same
 
     shared = [name for name in row if name in point]
-    return bool(shared) and all(is_same(row[name], point[name]) for name in shared)
+    texts = {name: format_cell(freeze(point[name])) for name in shared}
+    return bool(shared) and all(is_same(row[n], point[n]) or str(row[n]) == texts[n] for n in shared)
 
 
 def _explain_choice(search: SearchCall) -> str:
