@@ -361,7 +361,12 @@ def _correct_bests(
 def _correct_best(point: int, samples: Mapping[int, Sample], metric: Metric, level: float) -> Best:
     """The best point among those with values; points that look better, but fail too often, do not compete."""
     estimate = float(samples[point].values.mean())
-    rivals = [own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0]
+    competing = [
+        samples[point],
+        *(own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0),
+    ]
+    # points with equal values, as where an axis has no effect, are one: between them nothing was chosen
+    rivals = list({(own.replicate.tobytes(), own.values.tobytes()): own for own in competing}.values())
     if min(len(own.values) for own in rivals) < 2 or len(rivals) < 2:
         return Best(point, estimate, math.nan, math.nan, math.nan, "")
     means = np.array([metric.sign * own.values.mean() for own in rivals])

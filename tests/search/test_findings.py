@@ -5,11 +5,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from runner import compare, race, replay, studies
 from runner.analysis.comparison import find_best_points
+from runner.analysis.selection import correct_best, estimate_correlation
 from runner.storage.folder import Folder
 
 OPTUNA = ["-m", "hydra/sweeper=optuna", "task=noisy", "level=interval(0,1)", "hydra.sweeper.batch=4", "study=s"]
@@ -123,6 +125,29 @@ def test_a_choice_by_constraints_is_confirmed_in_a_study_of_its_own(toy):
     rate = allowed.loc[allowed["loss"].idxmin(), "rate"]
     assert f"rate={rate:.5g}"[:9] in find_command(called.out)
     assert "study=s-confirmed" in find_command(called.out)
+
+
+def test_points_with_equal_values_are_one_in_the_choice(simulate):
+    """Each point is there twice, as where an axis has no effect; a tie would leave the interval without a width."""
+    once = simulate({"lr": [0.1, 0.2, 0.3, 0.4]}, seeds=5).runs
+    values = once.values["loss"]
+    twice = simulate({"lr": [0.1, 0.2, 0.3, 0.4], "none": [1, 2]}, seeds=5, spoil=lambda own, point: double(values))
+    best = twice.best["loss"]
+    assert (best.corrected, best.low, best.high) == pytest.approx(take_best(values), rel=1e-9)
+    assert best.low < best.high
+
+
+def double(values):
+    return np.repeat(values.reshape(4, 5), 2, axis=0).ravel()
+
+
+def take_best(values):
+    table = values.reshape(4, 5)
+    errors, correlation = table.std(axis=1, ddof=1) / 5**0.5, estimate_correlation(table)
+    order = np.argsort(table.mean(axis=1), kind="stable")[:1].tolist()
+    order += [i for i in range(4) if i not in order]
+    found = correct_best(-table.mean(axis=1)[order], errors[order], np.full(4, 4), 0.95, correlation=correlation)
+    return -found[0], -found[2], -found[1]
 
 
 def test_objectives_are_the_first_metrics_of_the_study(toy, call_main):
