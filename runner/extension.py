@@ -43,19 +43,21 @@ class Extensible:
         signal; the same call goes on with what is missing.
         """
         call = self.recalled.call
-        plan = plan_seeds(call.plan, self._match_points(points), seeds)
+        plan = plan_seeds(*self._match_points(points), seeds)
         mismatch = OnMismatch.ACCEPT if self.accept else OnMismatch.REFUSE
         settings = replace(call.settings, overwrite=False, retry=None, dry_run=False, on_mismatch=mismatch)
         extend_study(replace(call, plan=plan, settings=settings), self.folder)
 
-    def _match_points(self, points: Sequence[int]) -> dict[int, list[SavedRun]]:
+    def _match_points(self, points: Sequence[int]) -> tuple[Plan, dict[int, list[SavedRun]]]:
+        """A plan, and by the numbers of its segments the runs at some points."""
         from runner.execution.replay import match_runs
 
         saved = open_saved_study(self.folder)
         assert saved.manifest is not None
         rows = read_runs(self.folder, saved.manifest, points)
-        plan = self.recalled.call.plan
-        return match_runs(plan, saved.index_plan(plan), [rows[number] for number in points])
+        chosen = [rows[number] for number in points]
+        plan = self.recalled.plan_runs(chosen)
+        return plan, match_runs(plan, saved.index_plan(plan), chosen)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runner import terminal
+from runner import findings, terminal
 from runner.config.callers import end_with
 from runner.config.command import Call
 from runner.config.launch import Placement, ShardJob
@@ -481,6 +481,8 @@ def summarize(call: Call, study: Study, outcome: Outcome) -> None:
         terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
         if command := format_replay(folder, require_manifest(folder.manifest)):
             terminal.print_line(f"keep the best run: {command}")
+    if call.plan.search and runs > 1 and not outcome.missing:
+        findings.tell_drawn(folder, require_manifest(folder.manifest), runs)
     if outcome.missing:
         command = format_call(call, folder)
         raise StudyFailedError(f"{outcome.missing}; resume with: {command}").with_command(command)

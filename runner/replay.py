@@ -62,9 +62,10 @@ def _trace(request: Request, recalled: RecalledCall, saved: SavedStudy, numbers:
     from runner.execution.replay import match_runs, trace_groups
 
     assert saved.manifest is not None
-    plan = recalled.call.plan
     rows = read_runs(request.study, saved.manifest, numbers)
-    matched = match_runs(plan, saved.index_plan(plan), [rows[number] for number in numbers])
+    chosen = [rows[number] for number in numbers]
+    plan = recalled.plan_runs(chosen)
+    matched = match_runs(plan, saved.index_plan(plan), chosen)
     groups = trace_groups(plan, matched)
     if request.target is not None:
         for number in numbers:

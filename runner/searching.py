@@ -5,7 +5,6 @@ is read from there, and the rest is executed.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,16 +13,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import yaml
 
-from runner import pipeline, terminal
+from runner import findings, pipeline, terminal
 from runner.config.command import Call
 from runner.config.overrides import quote
-from runner.config.searches import SEED, SearchCall
+from runner.config.searches import SearchCall
 from runner.errors import InvalidInputError, StudyFailedError
 from runner.execution.signals import catch_signals
 from runner.plan.pending import PendingRuns, find_pending
 from runner.plan.segments import Plan
+from runner.search.objectives import list_directions
 from runner.search.points import Point, Results, Trial
 from runner.search.ranking import rank_trials
 from runner.storage.columns import plan_parameters
@@ -31,7 +30,7 @@ from runner.storage.environment import write_environment
 from runner.storage.fingerprint import Fingerprint
 from runner.storage.folder import Folder, fork_folder, remove_if_empty, shorten_path, write_config, write_file
 from runner.storage.lock import lock_folder
-from runner.storage.manifest import format_manifest, require_manifest
+from runner.storage.manifest import Manifest, format_manifest, require_manifest
 from runner.storage.merge import open_saved_study
 from runner.storage.programs import format_programs
 from runner.storage.reader import KeyedRows, count_reasons, read_keyed_rows
@@ -40,8 +39,6 @@ from runner.storage.saved import SavedStudy, record_end
 
 SHOWN = 5
 """Points that the end of a search shows."""
-CONFIRMING_SEEDS = 20
-"""Fresh seeds of the command that confirms the best point."""
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -86,8 +83,8 @@ class Batches:
     """The execution of a search: what its study has by now, and what each of its points has led to.
 
     `known` has the outputs that the search looks at by point, `(runs of a point,)` each. `rows` are those that the
-    table had when the call began. `counted` are the runs that the search has been told about, `executed` those that
-    this call has executed.
+    table had when the call began. `best` is the best mean so far, of halving with the present `budget`. `counted` are
+    the runs that the search has been told about, `executed` those that this call has executed.
     """
 
     call: Call
@@ -102,6 +99,7 @@ class Batches:
     executed: int = 0
     counted: int = 0
     best: float | None = None
+    budget: int | None = None
     started: float = field(default_factory=time.monotonic)
     before: float | None = None
     """Seconds that earlier calls have taken."""
@@ -131,6 +129,8 @@ class Batches:
     ) -> Results:
         """The outputs of the runs of some points; those that are not known yet are executed."""
         found: list[Outputs] = [{}] * len(points)
+        if self.search.binder.pinned is not None:  # what a smaller budget has led to is no measure of a larger one
+            self.best, self.budget = None, points[0][self.search.binder.pinned]
         for bound in self.search.binder.bind(points):
             identities = bound.identify()
             fresh = [place for place, identity in enumerate(identities) if identity not in self.known]
@@ -154,12 +154,13 @@ class Batches:
         missing = sum(pending.counts)
         if missing < plan.runs:
             _fill_from_rows(values, index, self.rows)
-            advance(plan.runs - missing)
+            advance(plan.runs - missing, self._describe_best())
         if missing:
             self._execute_pending(plan, points, index, pending, values, get_signal, advance)
         self.counted += plan.runs
         shaped = {name: column.reshape(len(points), -1) for name, column in values.items()}
         self._note_best(shaped)
+        advance(0, self._describe_best())
         return shaped
 
     def _execute_pending(
@@ -204,13 +205,21 @@ class Batches:
             can_save=schedule.can_save,
         )
         left = 0 if self.search.is_part else max(0, self.search.runs - self.counted - plan.runs)
-        manifest = replace(manifest, planned=manifest.planned + left)
+        manifest = self._put_objectives_first(replace(manifest, planned=manifest.planned + left))
         write_file(folder.manifest, format_manifest(manifest))
         if not self.executed:
             devices = [] if pipeline.is_elsewhere(self.call) else program.describe_devices() * len(schedule.devices)
             write_environment(folder, pipeline.describe_call(self.call, folder, devices))
             write_config(folder, self.call.config_files)
         self.saved = replace(saved, manifest=manifest, last_sweep=index)
+
+    def _put_objectives_first(self, manifest: Manifest) -> Manifest:
+        """The manifest whose first metrics are what is searched for, in the search's own directions."""
+        if self.search.is_part:  # its directions are not known
+            return manifest
+        directions = list_directions(self.search.objectives)
+        primary = tuple(dict.fromkeys([*directions, *manifest.primary])) if manifest.primary else ()
+        return replace(manifest, metrics={**directions, **{**manifest.metrics, **directions}}, primary=primary)
 
     def _execute_here(
         self,
@@ -305,7 +314,10 @@ class Batches:
             self.best = objective.sign * float(finite.min())
 
     def _describe_best(self) -> str:
-        return "" if self.best is None else f"best {self.search.objectives[0].output} {self.best:.6g}"
+        if self.best is None:
+            return ""
+        budget = "" if self.budget is None else f" with {self.search.binder.pinned}={self.budget}"
+        return f"best {self.search.objectives[0].output} {self.best:.6g}{budget}"
 
     def _note_batch(self, number: int) -> None:
         """Appends when a batch has ended to `batches.csv`, unless an earlier call has executed it."""
@@ -373,9 +385,9 @@ def summarize(call: Call, search: SearchCall, batches: Batches, trials: Sequence
         terminal.print_line(f"the report is {write_report(compare_studies([folder.path]), folder.report)}")
     else:
         terminal.print_line(f"compare across seeds: python -m runner.compare {shorten_path(folder.path)}")
-    if ranked:
-        terminal.print_line(f"confirm the best point by fresh seeds: {format_confirmation(call, search, ranked[0])}")
     manifest = require_manifest(folder.manifest)
+    if ranked:
+        findings.tell_search(call, search, folder, manifest, ranked)
     if failures := count_reasons(folder, manifest):
         reason, _ = failures.most_common(1)[0]
         raise StudyFailedError(f"{failures.total():,} of {batches.saved.rows:,} runs have no result: {reason}")
@@ -402,25 +414,3 @@ def print_best(search: SearchCall, batches: Batches, ranked: Sequence[Trial]) ->
     terminal.print_rows(header, rows)
     if len(search.objectives) > 1:
         terminal.print_line(f"{len(ranked):,} points are on the front, which no other point beats in all objectives")
-
-
-def format_confirmation(call: Call, search: SearchCall, best: Trial) -> str:
-    """The command that runs a point with fresh seeds, in a study of its own."""
-    names = set(search.binder.keys) - {search.binder.pinned}
-    lines = yaml.safe_load(call.config_files["overrides.yaml"]) or []
-    fixed = [line for line in lines if line.lstrip("+").split("=")[0] not in names and not line.startswith(_OWN)]
-    point = [f"{key}={_format_override(value)}" for key, value in best.point.items()]
-    used = [int(value) for keys in search.binder.crossed for key in keys if key.key == SEED for value in key.values]
-    start = max(used, default=0) + 1
-    seeds = f"seed=range({start},{start + CONFIRMING_SEEDS})"
-    study = f"study={call.folder.name}-confirmed"
-    return shlex.join(["python", "-m", "runner", "-m", *fixed, *point, seeds, study])
-
-
-_OWN = ("sweep.", "hydra.", "hydra/", "study=")
-
-
-def _format_override(value: Any) -> str:
-    if isinstance(value, float):
-        return str(np.float32(value))
-    return quote(value) if isinstance(value, str) and not value.replace("_", "").isalnum() else str(value)

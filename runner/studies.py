@@ -250,7 +250,7 @@ def _show(given: argparse.Namespace) -> None:
         print_json(list_fields(description))
         return
     terminal.print_rows(("study", description.name), _list_facts(entry, description), prose=(description.name,))
-    if description.best and max(best.points for best in description.best) > 1:
+    if any(best.points > 1 and math.isnan(best.corrected) for best in description.best):
         terminal.print_prose(
             "The mean of the best of several points flatters it: runner.compare says what the seeds show."
         )
@@ -267,6 +267,8 @@ def _list_facts(entry: Entry, found: "Description") -> Iterator[tuple[str, str]]
     yield from [(name, text) for name, text in (("note", found.note), ("tags", ", ".join(found.tags))) if text]
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in found.sizes.items())
     yield "size", f"{format_bytes(entry.bytes)} ({sizes})"
+    if entry.overview.search:
+        yield "search by", entry.overview.search
     for task, values in found.constants.items():
         yield f"values of {task}", ", ".join(f"{name}={value}" for name, value in values.items())
     for axis in found.axes:
@@ -291,7 +293,10 @@ def _describe_best(best: "BestPoint") -> str:
     interval = "" if math.isnan(best.low) else f" [{best.low:.4g} … {best.high:.4g}]"
     seeds = f"{best.seeds:,} {'run' if best.seeds == 1 else 'runs'}"
     mean = f"{point or 'the only one'}: mean {best.mean:.5g}{interval} over {seeds}"
-    return f"{mean}, {best.direction}; {best.points:,} points"
+    if math.isnan(best.corrected):
+        return f"{mean}, {best.direction}; {best.points:,} points"
+    corrected = f"{best.corrected:.4g} [{best.corrected_low:.4g} … {best.corrected_high:.4g}]"
+    return f"{mean}, {best.direction}; corrected for the choice among {best.points:,} points: {corrected}"
 
 
 def _format_number(value: Any) -> str:

@@ -166,7 +166,7 @@ def test_a_study_is_shown(toy, call_main, three):
         "values of noisy steps=5",
         "axis level 1.0, 2.0, -1.0",
         "best point by score level=1: mean ",
-        "over 5 runs, minimize; 2 points",
+        "over 5 runs, minimize; corrected for the choice among 2 points: ",
         "version of jax ",
         "compare its points: python -m runner.compare outputs/whole",
     ):
@@ -176,6 +176,7 @@ def test_a_study_is_shown(toy, call_main, three):
     (best,) = shown["best"]
     assert best["mean"] == pytest.approx(frame[frame["level"] == 1]["score"].mean())
     assert best["low"] < best["mean"] < best["high"]
+    assert best["corrected_low"] <= best["corrected"] <= best["corrected_high"]
     assert (best["point"], best["points"], best["seeds"]) == ({"level": 1.0}, 2, 5)
     assert shown["axes"][1] == {"name": "seed", "count": 5, "values": [0, 1, 2, 3, 4], "last": 4}
     state = {"tasks": ["line"], "commit": "ab12", "branch": "main", "dirty": True, "diff": "secret"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.analysis.comparison import Comparison
+from runner.analysis.comparison import Best, Comparison
 from runner.analysis.conclusions import Conclusion
 from runner.analysis.formats import count_things, format_bounds, format_estimate, format_label, format_short, join_words
 from runner.analysis.load import STATUS_CODES
@@ -106,15 +106,7 @@ def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
     level, goal = f"{100 * comparison.level:g} %", describe_goal(comparison, metric)
     best = comparison.best.get(metric)
     if best is not None:
-        row = rows[rows["is_best"]].iloc[0]
-        text = f"Best {metric} ({goal}): {row['name']}, mean {format_short(best.estimate)}"
-        if best.confirmed is not None:
-            low, high = best.confirmed.low, best.confirmed.high
-            return f"{text}; on fresh seeds alone {format_bounds(best.confirmed_mean, low, high, level)}."
-        if not math.isfinite(best.corrected):
-            return f"{text}; how much of that is chance cannot be told from these seeds."
-        corrected = format_bounds(best.corrected, best.low, best.high, level)
-        return f"{text}; corrected for the choice among {count_things(len(rows), 'point')} {corrected}."
+        return tell_best(best, f"{metric} ({goal})", rows[rows["is_best"]].iloc[0]["name"], len(rows), level)
     if len(rows) == 1:
         row = rows.iloc[0]
         return f"{metric} is {format_bounds(row['mean'], row['low'], row['high'], level)}."
@@ -123,6 +115,18 @@ def _tell_best(comparison: Comparison, metric: str, rows: pd.DataFrame) -> str:
         return f"Best {metric} ({goal}) of each task, not corrected for the choice: {join_words(each, NAMED)}."
     ends = [f"{format_short(rows.loc[i, 'mean'])} at {rows.loc[i, 'name']}" for i in _find_ends(rows)]
     return f"{metric} has no direction in task.metrics, so no point is the best; its means go from {' to '.join(ends)}."
+
+
+def tell_best(best: Best, metric: str, name: str, points: int, level: str = "95 %") -> str:
+    """The best of some points of a metric by its name, with its confirmed or corrected estimate."""
+    text = f"Best {metric}: {name}, mean {format_short(best.estimate)}"
+    if best.confirmed is not None:
+        low, high = best.confirmed.low, best.confirmed.high
+        return f"{text}; on fresh seeds alone {format_bounds(best.confirmed_mean, low, high, level)}."
+    if not math.isfinite(best.corrected):
+        return f"{text}; how much of that is chance cannot be told from these seeds."
+    corrected = format_bounds(best.corrected, best.low, best.high, level)
+    return f"{text}; corrected for the choice among {count_things(points, 'point')} {corrected}."
 
 
 def _find_ends(rows: pd.DataFrame) -> tuple[int, int]:

@@ -85,7 +85,7 @@ def compare_samples(
     points, best = [], {}
     for name, own in used.items():
         points += estimate_points(own, metrics[name], level)
-        best[name] = _find_best(own, metrics[name], groups or [0] * len(own))
+        best[name] = find_best(own, metrics[name], groups or [0] * len(own))
     tests = {name: _test_metric(own, metrics[name], against, best[name], groups) for name, own in used.items()}
     families = {flag: sum(t.size for t in tests.values() if t.metric.is_primary is flag) for flag in (True, False)}
     differences = []
@@ -99,7 +99,7 @@ def _impute(samples: Sequence[Sample], metric: Metric, failures: Failures) -> Se
     return impute_worst(samples, metric.direction) if is_imputed else samples
 
 
-def _find_best(samples: Sequence[Sample], metric: Metric, groups: Sequence[Hashable]) -> dict[Hashable, int]:
+def find_best(samples: Sequence[Sample], metric: Metric, groups: Sequence[Hashable]) -> dict[Hashable, int]:
     """For each group the point with the best mean; empty without a direction.
 
     Points that are shown to fail more than the one that fails least do not compete: the seeds at which they would have

@@ -13,7 +13,7 @@ import pandas as pd
 
 from runner.analysis import statistics
 from runner.analysis.aggregates import aggregate_tasks
-from runner.analysis.claims import Against, Claims, compare_samples
+from runner.analysis.claims import Against, Claims, compare_samples, find_best
 from runner.analysis.confirmation import split_confirmations
 from runner.analysis.formats import AXIS, format_label
 from runner.analysis.load import Runs, is_same, load_runs
@@ -173,7 +173,7 @@ def compare_studies(
         propose_seeds(runs, plans),
         tuple(name for name, metric in described.items() if metric.is_primary),
         (*runs.exclusions, *_describe_limit(runs)),
-        _confirm_bests(_correct_bests(claims, samples, described, level), confirming, described, level),
+        _confirm_bests(_correct_bests(claims.best, samples, described, level), confirming, described, level),
         pd.DataFrame(divide_variance(runs)),
         look.number,
         alpha,
@@ -313,12 +313,45 @@ def _build_differences(
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class BestPoints:
+    """The best point of each directed metric of a study, without comparisons, so that it is no look at the study.
+
+    `runs` are those that it is chosen by; `rivals` has for each metric the number of points with a finite value.
+    """
+
+    runs: Runs
+    best: Mapping[str, Best]
+    rivals: Mapping[str, int]
+
+
+def find_best_points(folder: Path, metrics: Sequence[str], level: float = 0.95) -> BestPoints:
+    """The best points of a study, as its comparison has them.
+
+    Raises InvalidInputError for a study or a metric that does not exist, and for a study without runs.
+    """
+    runs, confirming = split_confirmations(load_runs([folder], metrics))
+    count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
+    samples, described, tasks = (
+        group_samples(runs, count),
+        _describe_metrics(runs, None, None),
+        _list_tasks(runs, count),
+    )
+    best = {name: find_best(own, described[name], tasks) for name, own in samples.items()}
+    corrected = _confirm_bests(_correct_bests(best, samples, described, level), confirming, described, level)
+    rivals = {name: sum(len(sample.values) > 0 for sample in own) for name, own in samples.items()}
+    return BestPoints(runs, corrected, rivals)
+
+
 def _correct_bests(
-    claims: Claims, samples: Mapping[str, Sequence[Sample]], metrics: Mapping[str, Metric], level: float
+    bests: Mapping[str, Mapping[Hashable, int]],
+    samples: Mapping[str, Sequence[Sample]],
+    metrics: Mapping[str, Metric],
+    level: float,
 ) -> dict[str, Best]:
     """The best point of each directed metric among at least two points; there is none over several tasks."""
     found = {}
-    for name, best in claims.best.items():
+    for name, best in bests.items():
         own = {i: sample for i, sample in enumerate(samples[name]) if len(sample.values)}
         if len(best) == 1 and len(own) > 1:
             found[name] = _correct_best(next(iter(best.values())), own, metrics[name], level)
@@ -328,7 +361,12 @@ def _correct_bests(
 def _correct_best(point: int, samples: Mapping[int, Sample], metric: Metric, level: float) -> Best:
     """The best point among those with values; points that look better, but fail too often, do not compete."""
     estimate = float(samples[point].values.mean())
-    rivals = [own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0]
+    competing = [
+        samples[point],
+        *(own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0),
+    ]
+    # points with equal values, as where an axis has no effect, are one: between them nothing was chosen
+    rivals = list({(own.replicate.tobytes(), own.values.tobytes()): own for own in competing}.values())
     if min(len(own.values) for own in rivals) < 2 or len(rivals) < 2:
         return Best(point, estimate, math.nan, math.nan, math.nan, "")
     means = np.array([metric.sign * own.values.mean() for own in rivals])

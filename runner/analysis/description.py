@@ -1,5 +1,6 @@
 """What a study is, in full: its values, axes and versions, its best points, its failures, and how to go on."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from runner.analysis.comparison import compare_studies
+from runner.analysis.comparison import Comparison, compare_studies
 from runner.plan.status import Status
 from runner.storage.catalog import Entry
 from runner.storage.checkpoints import format_replay
@@ -37,7 +38,8 @@ class Purpose(StrEnum):
 class BestPoint:
     """The point with the best mean of a metric: its axes, the mean over its seeds and the interval of the mean.
 
-    It is the best of `points` points, so that its mean flatters it.
+    It is the best of `points` points, so that its mean flatters it: `corrected` allows for the choice, with its own
+    bounds. These are NaN where the seeds do not tell.
     """
 
     metric: str
@@ -48,6 +50,9 @@ class BestPoint:
     high: float
     seeds: int
     points: int
+    corrected: float = math.nan
+    corrected_low: float = math.nan
+    corrected_high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,16 @@ def _find_best_points(folder: Folder, manifest: Manifest) -> list[BestPoint]:
         return []
     comparison = compare_studies([folder.path], metrics=metrics)
     found = [_find_best_point(comparison.points, name, manifest.metrics[name], comparison.axes) for name in metrics]
-    return [best for best in found if best is not None]
+    return [_correct(best, comparison) for best in found if best is not None]
+
+
+def _correct(point: BestPoint, comparison: Comparison) -> BestPoint:
+    """The point with its corrected estimate, unless the comparison has chosen another one, because this one fails."""
+    best = comparison.best.get(point.metric)
+    chosen = {} if best is None else comparison.runs.points.iloc[best.point].to_dict()
+    if best is None or {name: _to_json(value) for name, value in chosen.items()} != point.point:
+        return point
+    return replace(point, corrected=best.corrected, corrected_low=best.low, corrected_high=best.high)
 
 
 def _find_best_point(points: pd.DataFrame, metric: str, direction: str, axes: Sequence[str]) -> BestPoint | None:

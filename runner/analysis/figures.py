@@ -204,10 +204,12 @@ def _add_legend(axes: Axes, keys: tuple[Key, ...]) -> None:
         if key.shape == "star":
             handles.append(Line2D([], [], label=key.text, **STAR))
             continue
-        color = COLORS[key.color]
+        color = _color(key.color)
         face = color if key.is_filled else "white"
         style: dict[str, Any] = (
-            {"linestyle": DASHES[key.color]} if key.has_line else {"linestyle": "none", "marker": MARKERS[key.shape]}
+            {"linestyle": DASHES[max(0, key.color)]}
+            if key.has_line
+            else {"linestyle": "none", "marker": MARKERS[key.shape]}
         )
         handles.append(Line2D([], [], color=color, markerfacecolor=face, label=_escape_math(key.text), **style))
     if handles:

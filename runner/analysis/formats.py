@@ -37,8 +37,14 @@ def format_interval(low: float, high: float, digits: int = 4) -> str:
 
 
 def format_label(label: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """The values of a point's axes as `name=value`."""
-    return " ".join(f"{name.removeprefix(AXIS)}={format_value(label[name])}" for name in axes) or "–"
+    """The values of a point's axes as `name=value`, without numbers that the point does not have."""
+    given = [name for name in axes if not is_missing(label[name])]
+    return " ".join(f"{name.removeprefix(AXIS)}={format_value(label[name])}" for name in given) or "–"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is NaN: the number of an axis that a point of a conditional space does not have."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def format_estimate(value: float, low: float, high: float, *, is_signed: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,8 @@ from runner.storage.reader import CodedRows, iterate_batches, read_coded_rows, r
 from runner.storage.recovery import verify_table
 from runner.storage.run_index import RunIndex
 
+NUMBERS = {"float32", "float64", "int32", "int64", "uint32"}
+"""The kinds of parameters that are numbers."""
 MOST_METRICS = 6
 """Scalar outputs that are all compared by default; of more, those with a direction, if there are some."""
 
@@ -152,7 +154,7 @@ def load_runs(
         exclusions = describe_filter(keep, kept, [*values, *words])
     values = {name: values[name] for name in chosen}
     columns, values, codes = ({n: column[kept] for n, column in group.items()} for group in (columns, values, codes))
-    runs = _build_runs(columns, values, codes, labels, by)
+    runs = _build_runs(columns, values, codes, labels, by, _list_searched(manifests))
     runs = replace(
         runs,
         studies=tuple(folders_of),
@@ -183,10 +185,11 @@ def _build_runs(
     codes: Mapping[str, np.ndarray],
     labels: Mapping[str, Sequence[Any]],
     by: Sequence[str] | None,
+    searched: Collection[str],
 ) -> Runs:
     """The runs with their points, replicates and variants; what depends on the manifests is still to be filled in."""
     varying = [name for name, column in codes.items() if _varies(column, codes["task"])]
-    axes = _find_independent(varying, codes) if by is None else _check_axes(by, codes)
+    axes = _find_independent(varying, codes, searched) if by is None else _check_axes(by, codes)
     rows = len(columns["seed"])
     points, (first, point) = _number_rows({name: codes[name] for name in axes}, rows)
     frame = pd.DataFrame(
@@ -214,8 +217,14 @@ def _build_runs(
     )
 
 
-def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray]) -> list[str]:
-    """The axes that distinguish points: without those that another one determines.
+def _list_searched(manifests: Sequence[Manifest]) -> set[str]:
+    """The parameters of searches that are numbers: each of their values may be that of one point alone."""
+    searches = [manifest for manifest in manifests if manifest.fingerprint.search]
+    return {name for each in searches for name, kind in each.columns.parameters.items() if kind in NUMBERS}
+
+
+def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray], searched: Collection[str]) -> list[str]:
+    """The axes that distinguish points: without those that another one determines, other than a `searched` number.
 
     A parameter of an optimizer, for instance, has a value for some of the optimizers only, the same one wherever that
     is chosen. Of two that determine each other the nested one is left out, such as `optimizer.b1`; two that vary
@@ -223,7 +232,7 @@ def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray]) -
     """
     kept = list(varying)
     for name in reversed(varying):
-        others = [other for other in kept if other != name]
+        others = [other for other in kept if other != name and other not in searched]
         if any(_is_determined(codes[name], codes[other]) and _is_above(other, name, codes) for other in others):
             kept.remove(name)
     return kept
@@ -483,7 +492,7 @@ def _convert_texts(name: str, manifests: Sequence[Manifest], texts: Mapping[str,
     """The values that the codes of a parameter represent, with its type; the last one, for code -1, is None."""
     kinds = {known.columns.parameters.get(name, "text") for known in manifests}
     convert: Callable[[str], Any] = str
-    if kinds <= {"float32", "float64", "int64", "uint32"}:
+    if kinds <= NUMBERS:
         convert = float if kinds & {"float32", "float64"} else int
     return [*map(convert, texts), None]
 

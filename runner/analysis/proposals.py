@@ -19,6 +19,8 @@ from runner.analysis.replicates import Sample
 from runner.storage.environment import format_command
 from runner.storage.folder import shorten_path
 
+SEEDS = "seeds"
+"""The fact of searches whose points depend on the seeds."""
 PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 """Values that need no quotes in an override."""
 
@@ -71,7 +73,8 @@ def propose_seeds(runs: Runs, plans: Mapping[int, ArmPlan]) -> str:
     """The command that gives the seeds of some plans to their points; empty if there are none.
 
     It is the study's own with the values of these points, where they are a product of values, and a race between
-    them otherwise. Seeds that a point has already are not executed again.
+    them otherwise, as in a search, which proposes its points itself. Seeds that a point has already are not executed
+    again.
     """
     folder, first = runs.studies[0], int(runs.seed.min())
     if not plans or len(runs.studies) > 1 or first < 0 or runs.pooled:
@@ -90,6 +93,8 @@ def propose_seeds(runs: Runs, plans: Mapping[int, ArmPlan]) -> str:
 def _extend_call(runs: Runs, arms: Sequence[int], seeds: range) -> str:
     """The command of the study with the values of some points and other seeds; empty where that is not possible."""
     folder, axes = runs.studies[0], runs.points.iloc[list(arms)]
+    if (search := runs.manifests[0].fingerprint.search) and (SEEDS in search or len(arms) < len(runs.points)):
+        return ""  # its points are its own, and those of a sampler that learns depend on the seeds
     if len(arms) == len(runs.points):  # all of them: the command as it is, but for the seeds
         axes = axes[[]]
     values = {

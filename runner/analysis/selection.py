@@ -70,7 +70,7 @@ def correct_best(
     `degrees` are those of the standard errors, usually one less than the seeds. `correlation` is that of two points'
     values at the same seed, 0 for points with seeds of their own; see `estimate_correlation`. Points without a standard
     error are left out of the correction. The bounds are NaN if the best point is one of them, and so is the estimate
-    where the interval would be farther below the mean than chance can have lifted it.
+    where the interval would be farther below the mean than chance can have lifted it, or has no width.
     """
     known = np.isfinite(means) & np.isfinite(standard_errors) & (degrees > 0)
     best = int(np.nanargmax(np.where(np.isfinite(means), means, np.nan)))
@@ -84,7 +84,8 @@ def correct_best(
     freedom = float(shared.degrees[place])
     low, high = _invert(_describe_target(means[known], errors, place, correlation), freedom, level)
     most = (math.sqrt(2 * math.log(known.sum())) + FARTHEST) * errors[place]
-    if means[best] - high > most:  # values far from normal: so much of a largest mean is never chance
+    # values far from normal, so much of a largest mean is never chance; or a tie, which leaves nothing to condition on
+    if means[best] - high > most or not low < high:
         return math.nan, math.nan, math.nan, NONE
     # what the points have in common at a seed moves all means alike, and chooses no winner
     estimate = _estimate(means[known], errors * math.sqrt(1 - correlation), place)

@@ -78,8 +78,12 @@ def locate_points(comparison: Comparison, rows: pd.DataFrame) -> np.ndarray:
 
 def describe_goal(comparison: Comparison, metric: str) -> str:
     """`less is better`, `more is better`, or nothing."""
-    goals = {SMALLER: "less is better", LARGER: "more is better"}
-    return goals.get(comparison.runs.directions.get(metric, ""), "")
+    return name_goal(comparison.runs.directions.get(metric, ""))
+
+
+def name_goal(direction: str) -> str:
+    """What a direction says is better, in words; nothing for none."""
+    return {SMALLER: "less is better", LARGER: "more is better"}.get(direction, "")
 
 
 def _list_keys(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:

@@ -28,7 +28,8 @@ def divide_variance(runs: Runs) -> list[dict[str, Any]]:
 
 def _divide(runs: Runs, values: np.ndarray, kept: np.ndarray, total: float) -> list[dict[str, Any]]:
     point = runs.point[kept]
-    shares = {axis: _explain(values, pd.factorize(runs.points[axis])[0][point]) / total for axis in runs.points.columns}
+    groups = {axis: pd.factorize(runs.points[axis], use_na_sentinel=False)[0] for axis in runs.points.columns}
+    shares = {axis: _explain(values, group[point]) / total for axis, group in groups.items()}
     between = _explain(values, point) / total
     rows = [{"source": axis, "share": share} for axis, share in shares.items()]
     if len(shares) > 1:

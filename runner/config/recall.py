@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from runner.config.settings import RESERVED, Settings
 from runner.config.shipped import share_tasks
 from runner.config.sources import SHIPPED, register_sources
 from runner.errors import InvalidInputError
-from runner.plan.segments import Segment
+from runner.plan.segments import Plan, Segment
 from runner.plan.values import freeze
+from runner.storage.rows import SavedRun
 
 OWN_PROVIDERS = ("hydra", "main", "schema")
 """Where Hydra finds configs in every call; further sources are directories of the user's own."""
@@ -38,6 +39,10 @@ class RecalledCall:
 
     call: Call
     config: DictConfig
+
+    def plan_runs(self, runs: Iterable[SavedRun]) -> Plan:
+        """The plan of the call, or of a search one that has the static values of some of its runs."""
+        return self.call.plan if self.call.search is None else self.call.search.plan_runs(runs)
 
 
 @contextmanager

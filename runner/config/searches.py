@@ -1,11 +1,12 @@
 """The search that a call asks for, if it does: its space, its settings, and how its points become plans."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
@@ -19,14 +20,17 @@ from runner.contract.task import Kind, Output
 from runner.errors import InvalidInputError
 from runner.plan.segments import Plan
 from runner.plan.size import PlanSize, check_size
-from runner.plan.values import as_integer
+from runner.plan.values import as_integer, freeze
 from runner.search.given import pass_on
 from runner.search.halving import Halving, check_halving, halve
-from runner.search.intervals import Interval
+from runner.search.intervals import Interval, list_logarithmic
 from runner.search.objectives import Constraint, Objective, check_outputs, make_objectives, parse_constraint
 from runner.search.optimization import check_optimization, check_space, optimize
 from runner.search.points import Point, Proposals, Trial
 from runner.search.space import Choice, Dimension, Space, Steps, scale
+from runner.storage.columns import format_cell
+from runner.storage.rows import SavedRun
+from runner.storage.run_index import SegmentKey
 
 SEED = "seed"
 """The key whose values are replicates of a point, and no dimension."""
@@ -60,6 +64,11 @@ class SearchCall:
         """The point of a trial with its budget."""
         pinned = self.binder.pinned
         return trial.point if pinned is None else {**trial.point, pinned: trial.budget}
+
+    def plan_runs(self, runs: Iterable[SavedRun]) -> Plan:
+        """A plan whose segments have the static values of some runs that the search has proposed, without axes."""
+        distinct = {run.key: run for run in runs}
+        return _join(self.binder, [_recall_point(self.binder, run) for run in distinct.values()])
 
     def check_outputs(self, outputs: Sequence[Output]) -> None:
         """Raises InvalidInputError for an objective or constraint that is none of these outputs, or no number."""
@@ -101,7 +110,12 @@ def _read_optimization(config: DictConfig, settings: Settings, given: Mapping[st
     objectives, constraints = _read_objectives(given, first)
     optimization = check_optimization(given, objectives, constraints)
     check_space(optimization, space)
-    facts = {**optimization.facts, "space": str(space), "seeds": _describe_seeds(crossed)}
+    facts = {
+        **optimization.facts,
+        "space": str(space),
+        "logarithmic": list_logarithmic(space.dimensions),
+        "seeds": _describe_seeds(crossed),
+    }
     binder = Binder(config, settings, keys, crossed, search=facts)
     runs = optimization.trials * _count(crossed)
     _check_runs(runs, settings)
@@ -185,6 +199,31 @@ def _build_space(config: DictConfig, keys: Sequence[SweptKey]) -> tuple[Space, B
             f"the space of the search has nothing in it{f' for {where}' if where else ''}; sweep some key besides seed"
         )
     return Space(tuple(Choice(g.key, tuple(map(str, g.values))) for g in groups), branches), bases[0]
+
+
+def _recall_point(binder: Binder, run: SavedRun) -> Point:
+    """The point of a run as far as its row tells it: its traced values, and static ones by the texts of their cells."""
+    cells = SegmentKey(run.key, {}).cells
+    point: dict[str, Any] = {}
+    for name, key in binder.keys.items():
+        if name == SEED:
+            continue
+        if name in run.traced:
+            point[name] = run.scalars[name]
+        elif name in cells:
+            point[name] = _parse_value(key, cells[name])
+        elif isinstance(key.values, tuple) and None in key.values:
+            point[name] = None
+    return point
+
+
+def _parse_value(key: SweptKey, text: str) -> Any:
+    """The value of a key that has this cell in the table: one of those that were listed, or else a number."""
+    if isinstance(key.values, tuple):
+        for value in key.values:
+            if not isinstance(value, Interval) and format_cell(freeze(value)) == text:
+                return value
+    return text if key.is_group else yaml.safe_load(text)
 
 
 def _has_key(values: Any, key: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from runner.errors import InvalidInputError
 from runner.plan.values import as_integer
-from runner.search.objectives import Objective, judge
+from runner.search.objectives import Objective, judge, list_directions
 from runner.search.optimization import list_trials
 from runner.search.points import Point, Proposals, Trial
 
@@ -49,7 +49,8 @@ class Halving:
     def facts(self) -> dict[str, Any]:
         """What the rungs depend on, for the fingerprint of a study."""
         text = f"{self.method} budget={self.budget} eta={self.eta:g} least={self.least or 'auto'} most={self.most}"
-        return {"halving": text, "objective": str(self.objective)}
+        directions = list_directions([self.objective])
+        return {"halving": text, "budget": self.budget, "objective": str(self.objective), "directions": directions}
 
     def count_rungs(self, points: int) -> int:
         """How many rungs this many points have, the last one with the whole budget."""

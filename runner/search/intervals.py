@@ -1,7 +1,7 @@
 """Intervals: continuous axes of a search, in Hydra's grammar `tag(log,interval(0.001,0.1))`."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,11 @@ class Interval:
         else:
             values = low + unit * (high - low)
         return np.clip(np.rint(values) if self.is_integer else values, self.low, self.high)
+
+
+def list_logarithmic(values: Iterable[object]) -> list[str]:
+    """The keys of those values that are intervals on a logarithmic scale."""
+    return sorted(value.key for value in values if isinstance(value, Interval) and value.is_log)
 
 
 def make_interval(key: str, low: float, high: float, tags: Collection[str]) -> Interval:

@@ -53,6 +53,11 @@ class Objective:
         return f"{self.direction} the {self.reduction} of {self.output}"
 
 
+def list_directions(objectives: Sequence[Objective]) -> dict[str, str]:
+    """The outputs of some objectives with their directions."""
+    return {objective.output: objective.direction.value for objective in objectives}
+
+
 @dataclass(frozen=True)
 class Constraint:
     """The mean of an output over the runs of a point must be at most, or with a `sign` of -1 at least, the bound."""

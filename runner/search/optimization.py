@@ -19,7 +19,7 @@ from runner.errors import InvalidInputError
 from runner.plan.size import MOST_VALUES
 from runner.plan.values import as_integer
 from runner.search.intervals import Interval
-from runner.search.objectives import Constraint, Judged, Objective, judge
+from runner.search.objectives import Constraint, Judged, Objective, judge, list_directions
 from runner.search.points import Point, Proposals, Trial
 from runner.search.samplers import Sampler, Sampling, check_seed, draw_unit
 from runner.search.space import Choice, Dimension, Space
@@ -69,6 +69,7 @@ class Optimization:
             "sampler_seed": self.seed,
             "batch": self.batch,
             "objective": ", ".join(map(str, self.objectives)),
+            "directions": list_directions(self.objectives),
             "constraints": ", ".join(map(str, self.constraints)),
             "options": dict(self.options),
         }
@@ -103,7 +104,7 @@ def check_optimization(
     )
     if settings.method is not Method.QMC:
         _check_installed(settings)
-        with _quieten():
+        with quieten():
             _make_sampler(settings, 0)
     if settings.method is Method.CMAES and settings.batch < LEAST_POPULATION:
         raise InvalidInputError(
@@ -164,17 +165,17 @@ def _ask(space: Space, settings: Optimization) -> Proposals:
 
     trials: tuple[Trial, ...] = ()
     worst: tuple[float, ...] = ()
-    with _quieten():
+    with quieten():
         study = optuna.create_study(directions=[objective.direction.value for objective in settings.objectives])
     for number, places in enumerate(settings.cut_batches()):
-        with _quieten():
+        with quieten():
             study.sampler = _make_sampler(settings, number)
             asked = [study.ask() for _ in places]
             points = [_suggest(trial, space) for trial in asked]
         judged = judge((yield points), settings.objectives, settings.constraints, worst)
         worst = judged.worst
         told = list_trials(points, judged, number)
-        with _quieten():
+        with quieten():
             for trial, one, violations in zip(asked, told, judged.violations, strict=True):
                 for constraint, violation in zip(settings.constraints, violations, strict=True):
                     trial.set_constraint(str(constraint), float(violation))
@@ -245,7 +246,7 @@ def _make_sampler(settings: Optimization, batch: int) -> Any:
 
 
 @contextmanager
-def _quieten() -> Iterator[None]:
+def quieten() -> Iterator[None]:
     """Without Optuna's lines about each trial, and its warnings about interfaces that may change."""
     import optuna
 

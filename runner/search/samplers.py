@@ -17,7 +17,7 @@ import numpy as np
 from runner.errors import InvalidInputError
 from runner.plan.size import MOST_VALUES
 from runner.plan.values import SEED_STOP, as_integer
-from runner.search.intervals import Interval
+from runner.search.intervals import Interval, list_logarithmic
 
 MOST_KEPT = 1 << 20
 """Numbers of a draw that are kept in the user's cache, which take 8 MiB."""
@@ -89,6 +89,7 @@ class Draw:
             "sampler": sampling.sampler.value,
             "sampler_seed": sampling.seed,
             "space": describe_space({interval.key: interval for interval in self.intervals}),
+            "logarithmic": list_logarithmic(self.intervals),
             "version of scipy": metadata.version("scipy"),
         }
         if sampling.sampler is Sampler.LHS:

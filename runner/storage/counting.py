@@ -50,7 +50,9 @@ def read_overview(folder: Folder) -> Overview:
 def describe_search(manifest: Manifest) -> str:
     """By which methods a study proposed its points; empty if they were listed."""
     facts = manifest.fingerprint.search or {}
-    return ", ".join(str(facts[name]) for name in ("sampler", "halving") if name in facts)
+    told = [str(facts["sampler"])] if "sampler" in facts else []
+    told += [f"halving of {facts['budget']}"] if "budget" in facts else []
+    return ", ".join(told)
 
 
 def find_first_metric(manifest: Manifest) -> str | None:

@@ -1,4 +1,4 @@
-"""What a search has led to: history, importance, front and figures."""
+"""What a search has led to: history, importance and front."""
 
 from pathlib import Path
 
@@ -7,15 +7,16 @@ import pytest
 
 from runner.analysis.history import (
     average_points,
-    draw_search,
+    divide_points,
+    find_search,
     group_axis,
-    is_search,
     measure_importance,
     read_batches,
     select_front,
     trace_history,
 )
 from runner.analysis.load import load_runs
+from runner.search.importance import rank_by_optuna
 from runner.storage.folder import Folder
 
 
@@ -36,7 +37,10 @@ def test_the_history_is_that_of_the_best_point_so_far(drawn):
     assert np.array_equal(history.values, average_points(drawn, "loss"))
     assert np.isnan(history.seconds).all()  # it was one sweep, without batches
     assert np.array_equal(trace_history(drawn, "gain").best, np.maximum.accumulate(average_points(drawn, "gain")))
-    assert is_search(drawn)
+    search = find_search(drawn)
+    assert search is not None
+    assert (search.objectives, search.budget, search.is_learning, search.logarithmic) == ({}, "", False, ())
+    assert divide_points(drawn, search)[1] == ["points"]
 
 
 def test_importance_finds_the_axis_that_matters(drawn):
@@ -60,16 +64,27 @@ def test_the_front_has_the_best_of_each_metric(drawn):
     assert 1 < front.sum() < len(front)
 
 
-@pytest.mark.slow
-def test_a_search_has_its_figures_and_a_grid_has_none(toy, drawn, tmp_path):
-    figures = draw_search(drawn, ["loss", "gain"])
-    names = ["best so far over the runs", "along each axis", "what each axis explains", "all axes", "front"]
-    assert list(figures) == [f"loss: {name}" for name in names]
-    for number, figure in enumerate(figures.values()):
-        figure.savefig(tmp_path / f"{number}.svg")
-        assert (tmp_path / f"{number}.svg").stat().st_size > 5_000
-    grid = toy("-m", "task=noisy", "level=1,2", "study=g")
-    assert draw_search(load_runs([grid.folder]), ["score"]) == {}
+def test_a_grid_is_no_search(toy):
+    assert find_search(load_runs([toy("-m", "task=noisy", "level=1,2", "study=g").folder])) is None
+
+
+def test_all_axes_of_a_search_are_axes(drawn):
+    """Each rate is that of one point, and so determines the way, which is an axis nevertheless."""
+    assert list(drawn.points.columns) == ["rate", "way"]
+
+
+def test_optuna_finds_the_key_that_matters():
+    """Also a key that only some points have; what all points share is no key."""
+    pytest.importorskip("optuna")
+    rng = np.random.default_rng(0)
+    points = [{"lr": float(rng.uniform()), "way": ["a", "b"][i % 2], "same": 1} for i in range(60)]
+    points = [{**point, "own": float(rng.uniform())} if point["way"] == "a" else point for point in points]
+    costs = np.array([abs(point["lr"] - 0.3) for point in points])
+    shares = rank_by_optuna(points, np.where(np.arange(60) == 5, np.nan, costs))
+    assert next(iter(shares)) == "lr"
+    assert shares["lr"] > 0.6
+    assert set(shares) == {"lr", "way", "own"}
+    assert rank_by_optuna(points[:3], costs[:3]) == {}
 
 
 @pytest.mark.matrix

@@ -91,8 +91,7 @@ def test_a_search_is_extended_and_shows_its_best_points(toy):
     assert "24 of them already there" in longer.out
     best = first.frame.groupby("level")["score"].mean().min()
     assert f"{best:.6g}" in longer.out
-    assert "seed=range(2,22)" in longer.out
-    assert "study=s-confirmed" in longer.out
+    assert "confirm by fresh seeds: python -m runner.compare outputs/s --metric score --confirm 20" in longer.out
 
 
 @pytest.mark.matrix

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from runner.analysis.answer import answer
 from runner.analysis.comparison import Comparison
+from runner.analysis.history import find_search
+from runner.analysis.page.geometry import name_color
 from runner.analysis.page.glossary import GLOSSARY
 from runner.analysis.page.origins import describe_study, list_failures
 from runner.analysis.page.runs import dump_runs
@@ -68,6 +70,7 @@ def render_report(comparison: Comparison) -> str:
         answer=answer(comparison),
         metrics=_build_sections(comparison, pictures),
         aggregates=list_aggregates(comparison) if len(comparison.aggregates) else None,
+        front=next((picture for picture in pictures if picture.name == "front"), None),
         curves=[picture for picture in pictures if picture.name == "curves"],
         threads=next((picture for picture in pictures if picture.name == "threads"), None),
         notes=comparison.notes,
@@ -78,6 +81,7 @@ def render_report(comparison: Comparison) -> str:
         most_rows=MOST_ROWS,
         most_printed=MOST_PRINTED,
         draw=_draw,
+        color_name=name_color,
         gradient=",".join(color_cell(i / (GRADIENT - 1)) for i in range(GRADIENT)),
         sort_key=_format_sort_key,
         tie=lambda text: text.replace(" %", "\u00a0%"),
@@ -99,7 +103,7 @@ def _build_sections(comparison: Comparison, pictures: Sequence[Picture]) -> list
         "" if cells <= MOST_CELLS else "All columns: python -m runner.compare … --csv points, or --csv differences."
     )
     sections = []
-    for metric in comparison.metrics:
+    for metric in _order_metrics(comparison):
         own = [
             picture for picture in pictures if picture.metric == metric and picture.name not in ("curves", "threads")
         ]
@@ -116,6 +120,12 @@ def _build_sections(comparison: Comparison, pictures: Sequence[Picture]) -> list
             )
         )
     return sections
+
+
+def _order_metrics(comparison: Comparison) -> list[str]:
+    """The metrics in the order of the page: first what a search was to improve."""
+    search = find_search(comparison.runs)
+    return list(dict.fromkeys([*(search.objectives if search else ()), *comparison.metrics]))
 
 
 def _list_full(comparison: Comparison, metric: str) -> list[tuple[str, Table]]:

@@ -1,24 +1,34 @@
 """The pictures that fit a comparison: per metric one main picture made for its axes, then the others."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from runner.analysis.comparison import Comparison
+from runner.analysis.history import Search, find_search
 from runner.analysis.pictures.curve import draw_curve
 from runner.analysis.pictures.differences import draw_differences
 from runner.analysis.pictures.distribution import draw_distribution, draw_profile
+from runner.analysis.pictures.front import draw_front
 from runner.analysis.pictures.heat import draw_heat_maps
+from runner.analysis.pictures.history import draw_history, draw_rungs
+from runner.analysis.pictures.importance import draw_importance
 from runner.analysis.pictures.lines import draw_lines
 from runner.analysis.pictures.points import draw_points
-from runner.analysis.pictures.scene import Dots, Panel, Picture
+from runner.analysis.pictures.scene import COLORS, Dots, Panel, Picture
 from runner.analysis.pictures.shown import Shown, choose_shown
+from runner.analysis.pictures.slices import draw_slices
 from runner.analysis.pictures.steps import draw_steps
 from runner.analysis.pictures.subject import Subject, list_subjects
 from runner.analysis.pictures.threads import draw_threads
 
 MAIN: Sequence[Callable[[Subject], Picture | None]] = (draw_curve, draw_heat_maps, draw_lines, draw_points)
 """In this order the first that fits the axes is the main picture; those after it are drawn as well."""
+FEWEST_SEARCHED = 3
+"""Points of a search from which on it has pictures of its own."""
+MOST_ON_CURVE = 300
+"""Points of a curve with symbols and bars; of more, dots and medians tell more."""
 MOST_TASKS = 6
 """Tasks with panels of their own in a picture."""
 
@@ -26,10 +36,13 @@ MOST_TASKS = 6
 def draw_pictures(comparison: Comparison, shown: Shown | None = None) -> Iterator[Picture]:
     """All pictures of a comparison; the first one of each metric is its main picture."""
     shown = choose_shown(comparison.runs) if shown is None else shown
+    search = find_search(comparison.runs)
     for metric in comparison.metrics if len(comparison.points) else ():
-        yield from _draw_metric(comparison, metric, shown)
+        yield from _draw_metric(comparison, metric, shown, search)
+    if search is not None and (front := draw_front(comparison, search, shown)) is not None:
+        yield front
     yield from draw_steps(comparison)
-    threads = draw_threads(comparison, shown)
+    threads = draw_threads(comparison, shown, search)
     if threads is not None:
         yield threads
 
@@ -39,17 +52,39 @@ def name_file(picture: Picture) -> str:
     return "-".join(re.sub(r"[^\w.-]+", "_", part) for part in (picture.metric, picture.name) if part)
 
 
-def _draw_metric(comparison: Comparison, metric: str, shown: Shown) -> Iterator[Picture]:
+def _draw_metric(comparison: Comparison, metric: str, shown: Shown, search: Search | None) -> Iterator[Picture]:
     subjects = list(list_subjects(comparison, metric, shown))
     if not subjects:
         return
-    for i, made in enumerate(_draw_each(MAIN, subjects)):
-        yield replace(_tell_dots(made, shown), is_main=i == 0)
+    if search is not None and len(subjects) == 1 and len(subjects[0].rows) >= FEWEST_SEARCHED:
+        yield from (_tell_dots(made, shown) for made in _draw_search(subjects[0], search))
+    else:
+        for i, made in enumerate(_draw_each(MAIN, subjects)):
+            yield replace(_tell_dots(made, shown), is_main=i == 0)
     for made in _draw_each((draw_differences, draw_distribution), subjects):
         yield replace(made, is_main=False)
     profile = draw_profile(subjects[0])
     if profile is not None:
         yield profile
+
+
+def _draw_search(subject: Subject, search: Search) -> Iterator[Picture]:
+    """The pictures of a metric of a search: at once its history and slices along the axes, folded what is left."""
+    drawn = [draw_history(subject, search), draw_rungs(subject, search)]
+    along = draw_curve(subject) if len(subject.rows) <= MOST_ON_CURVE else None
+    drawn += [along or draw_slices(subject, search), draw_importance(subject, search)]
+    drawn += [draw_lines(subject)] if _has_few_lines(subject) and not search.budget else []
+    main = ("history", "rungs", "slices", "axis")
+    for picture in (*drawn, draw_points(subject)):
+        if picture is not None:
+            yield replace(picture, is_main=picture.name in main)
+
+
+def _has_few_lines(subject: Subject) -> bool:
+    """Whether a drawn axis is crossed with others of few values, so that it has lines of several points."""
+    counts = [subject.rows[name].map(str).nunique() for name in subject.axes]
+    others = math.prod(sorted(counts)[:-1])
+    return len(counts) > 1 and others <= COLORS and len(subject.rows) >= FEWEST_SEARCHED * others
 
 
 def _draw_each(draw: Sequence[Callable[[Subject], Picture | None]], subjects: Sequence[Subject]) -> Iterator[Picture]:

@@ -13,6 +13,8 @@ SPREAD = 50.0
 """The ratio of the largest to the smallest value from which values get a logarithmic scale."""
 AXIS_SPREAD = 10.0
 """The same for the values of an axis, which are often chosen in powers of ten."""
+MOST_CHOSEN = 15
+"""Values of an axis that somebody has chosen; more are a range, whose ticks are round numbers."""
 MARGIN = 0.04
 """The share of a scale that is left free at each end."""
 MOST_TICKS = 5
@@ -72,9 +74,11 @@ def scale_numbers(label: str, values: np.ndarray, *, is_log: bool = False) -> Sc
 
 
 def scale_values(label: str, values: np.ndarray) -> Scale:
-    """The scale of an axis of a study, whose ticks are at values that were run."""
+    """The scale of an axis of a study, whose ticks are at values that were run, unless there are many."""
     known = np.unique(values[np.isfinite(values)])
     made = scale_numbers(label, known, is_log=is_spread(known, AXIS_SPREAD))
+    if len(known) > MOST_CHOSEN:
+        return made
     ticks: list[Tick] = []
     for value in known:
         if not ticks or made.place(value) - made.place(ticks[-1].at) >= CLOSEST:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.comparison import Comparison
-from runner.analysis.formats import format_estimate, format_value
+from runner.analysis.formats import format_estimate, format_value, is_missing
 from runner.analysis.pictures.scales import is_spread
 from runner.analysis.pictures.shown import Shown
 from runner.analysis.standings import LARGER, describe_goal, rank_points
@@ -117,7 +117,7 @@ def name_point(row: Any, axes: Sequence[str], *, is_full: bool = False) -> str:
         return "all runs"
     if len(axes) == 1 and not is_full:
         return format_axis_value(row[axes[0]])
-    return " ".join(f"{name}={format_axis_value(row[name])}" for name in axes)
+    return " ".join(f"{name}={format_axis_value(row[name])}" for name in axes if not is_missing(row[name]))
 
 
 def format_axis_value(value: Any) -> str:
