@@ -202,7 +202,8 @@ def measure_accuracy(place, quick):
 
 def train(place, name, *values):
     """The table of a study of the digits."""
-    call(place, "-m", "runner", "-m", "task=train", *values, f"study={name}")
+    if call(place, "-m", "runner", "-m", "task=train", *values, f"study={name}") is None:
+        raise SystemExit(f"{name} took more than {MOST_SECONDS} s")
     return runner.read(place / "outputs" / name)
 
 
