@@ -223,7 +223,9 @@ def _list_searched(manifests: Sequence[Manifest]) -> set[str]:
     return {name for each in searches for name, kind in each.columns.parameters.items() if kind in NUMBERS}
 
 
-def _find_independent(varying: Sequence[str], codes: Mapping[str, np.ndarray], searched: Collection[str]) -> list[str]:
+def _find_independent(
+    varying: Sequence[str], codes: Mapping[str, np.ndarray], searched: Collection[str] = ()
+) -> list[str]:
     """The axes that distinguish points: without those that another one determines, other than a `searched` number.
 
     A parameter of an optimizer, for instance, has a value for some of the optimizers only, the same one wherever that

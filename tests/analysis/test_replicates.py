@@ -82,6 +82,9 @@ def test_axes_that_another_one_determines_distinguish_nothing():
         "steps": np.array([0, 1, 0, 1, 0, 1]),
     }
     assert _find_independent(list(codes), codes) == ["optimizer", "lr", "steps"]
+    searched = {"lr": np.arange(6), "way": np.array([0, 1, 0, 1, 0, 1])}
+    assert _find_independent(list(searched), searched) == ["lr"]
+    assert _find_independent(list(searched), searched, {"lr"}) == ["lr", "way"]  # each of its values is of one point
 
 
 def test_filters_leave_a_trace_and_know_all_outputs(toy, study):
