@@ -29,15 +29,19 @@ def _find_clashes(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
     for folder in dict.fromkeys(folders):
         for record in sorted(Path(folder or ".").glob("*.dist-info/RECORD")):
             name = record.parent.name.partition("-")[0]
-            if name != "seedbed" and (package := _find_package(record)):
+            if name == "seedbed":
+                continue
+            try:
+                status = record.stat()
+                package = _find_package(record, status.st_mtime_ns, status.st_size)
+            except OSError:  # of somebody else's, and no matter of this call
+                continue
+            if package:
                 yield name, package
 
 
 @lru_cache(maxsize=4096)
-def _find_package(record: Path) -> str:
-    """The first of the packages that a RECORD lists; empty if none."""
-    try:
-        found = _FILE.search(record.read_bytes())
-    except OSError:  # of somebody else's, and no matter of this call
-        return ""
+def _find_package(record: Path, modified: int, size: int) -> str:
+    """The first of the packages that a RECORD lists, empty if none; read again if its time (ns) or size has changed."""
+    found = _FILE.search(record.read_bytes())
     return found[1].decode() if found else ""

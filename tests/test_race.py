@@ -72,7 +72,8 @@ def test_seeds_go_to_the_points_in_contention_until_the_choice_is_shown(study, r
     assert not read(study).duplicated(["level", "seed"]).any()
 
 
-@pytest.mark.parametrize("when", [2, *(pytest.param(when, marks=pytest.mark.matrix) for when in (0, 1, 3))])
+@pytest.mark.matrix
+@pytest.mark.parametrize("when", range(4))
 def test_an_interrupted_race_goes_on_and_ends_alike(study, run_race, monkeypatch, tmp_path, when):
     arguments = ("--metric", "score", "--budget", "200")
     whole = shutil.copytree(study, tmp_path / "outputs" / "whole")
@@ -111,6 +112,7 @@ def test_a_spent_budget_is_told_and_a_larger_one_goes_on(study, run_race):
     assert len(read(study)) == 15
 
 
+@pytest.mark.matrix
 def test_points_with_static_values_race_each_with_its_own_seeds(lab, runner, run_race):
     lab(TASK)
     study = runner(*SWEEP[:-3], "level=0,0.8", "kind=a,b", "seed=range(0,3)", "study=two").folder

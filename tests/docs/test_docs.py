@@ -17,7 +17,20 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 FAST = {"docs/tutorial.md", "docs/how-to/own-task.md"}
 HEAVY = {
     f"docs/how-to/{name}.md"
-    for name in (*("export", "notebook", "porting", "searching", "shards", "studies", "sweeps", "training", "winners"),)
+    for name in (
+        *(
+            "comparing",
+            "export",
+            "notebook",
+            "porting",
+            "searching",
+            "shards",
+            "studies",
+            "sweeps",
+            "training",
+            "winners",
+        ),
+    )
 }
 
 
@@ -122,7 +135,7 @@ def test_the_examples_of_docstrings_are_executed(run):
         assert result.failed == 0, name
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:(zmq|tornado|jupyter_client|nbclient|nbformat|traitlets).*")
 def test_the_notebook_is_executed(tmp_path, monkeypatch):
     """In a kernel of its own, which has the same Python."""

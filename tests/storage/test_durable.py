@@ -334,7 +334,7 @@ def test_a_block_that_does_not_fit_the_memory_is_halved(toy, monkeypatch):
     assert "bytes for 8 runs at once" in failed.err
 
 
-LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,200000)", "study=long")
+LONG = ("-m", "task=line", "slope=range(0,10)", "seed=range(0,60000)", "study=long")
 
 
 def finish(cwd):
