@@ -362,10 +362,11 @@ def compare_regret(name, problems, seeds, place):
 
 
 def print_aggregate(name, medians, told):
-    from runner.analysis.statistics import mean_interval
+    from runner.analysis.intervals import mean_bounds
 
-    found, mean = mean_interval(np.array(medians), 0.95), np.mean(medians)
-    print(f"{name}: mean of the medians {mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}] decades (0: no worse)")
+    mean = np.mean(medians)
+    low, high = mean_bounds(mean, np.std(medians, ddof=1), np.array(len(medians)), 0.05)
+    print(f"{name}: mean of the medians {mean:+.3f} [{low:+.3f}, {high:+.3f}] decades (0: no worse)")
     bounds = [bound_median(differences) for differences in told.values()]
     better, worse = sum(high < 0 for _, high in bounds), sum(low > 0 for low, _ in bounds)
     print(
