@@ -232,11 +232,7 @@ COMMANDS = [
     ("task=port_dense", "x.shape=[5,7]", "features=3"),
     ("task=dense_forward", "features=200"),
 ]
-
-
-def in_suite(count):
-    """So many of the commands in the suite, the others in the matrix."""
-    return [*COMMANDS[:count], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[count:])]
+SWEPT = [COMMANDS[0], *(pytest.param(arguments, marks=MATRIX) for arguments in COMMANDS[1:])]
 
 
 @pytest.fixture
@@ -248,7 +244,7 @@ def _promoted():
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", in_suite(2), ids=str)
+@pytest.mark.parametrize("arguments", SWEPT, ids=str)
 def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
     """The same bytes, whatever the block, the threads, and the place among the others."""
     *_, last = swept = runner("-m", *arguments, "seed=range(0,150)").csv.splitlines()
@@ -258,7 +254,7 @@ def test_a_run_alone_is_the_same_run_in_a_sweep(runner, arguments):
 
 
 @pytest.mark.usefixtures("_promoted")
-@pytest.mark.parametrize("arguments", in_suite(1), ids=str)
+@pytest.mark.parametrize("arguments", SWEPT, ids=str)
 def test_one_lane_is_the_plain_function(runner, arguments):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", list(arguments))
@@ -282,7 +278,7 @@ def command(*arguments, cwd, **variables):
     return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_module_in_a_process_of_its_own(tmp_path):
     called = command("-W", "error::DeprecationWarning:runner", "-m", "runner", "lr=0.1", cwd=tmp_path)
     assert (called.returncode, called.stderr) == (0, "")

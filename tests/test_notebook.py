@@ -166,7 +166,7 @@ def test_an_application_of_hydra_around_it_is_left_as_it_was():
     assert all(name.endswith(("THREADS", "NPROC")) for name in changed)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_several_config_folders(lab):
     text = "# @package _global_\ntask: {name: other, _target_: toys.divide}\nseed: 0\nslope: 2.0\n"
     lab({"more/task/other.yaml": text})
@@ -275,7 +275,7 @@ def test_a_function_is_a_task(capsys):
     assert len(again.frame) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_function_of_a_module_is_a_task_of_the_command_too(runner, capsys):
     study = seedbed.run(task=toys.divide, seed=range(3), slope=[1.0, 2.0], study="mine")
     words = shlex.split(capsys.readouterr().out.splitlines()[0])

@@ -215,6 +215,7 @@ def test_other_code_or_versions_are_refused_unless_accepted(study, replay):
     assert read_rows(out)[6].endswith("identical")
 
 
+@pytest.mark.matrix
 def test_runs_of_earlier_calls_are_found(study, toy, replay):
     toy("-m", "task=keep", "rate=4", "seed=range(10,12)", "steps=5,6", "study=mine")
     status, out, _ = replay(str(study), "--run", "6,13,15", "--save")

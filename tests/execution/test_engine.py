@@ -74,6 +74,7 @@ def test_blocks_and_threads_change_no_byte(toy, setting):
     assert toy(*arguments).csv == toy(*arguments, setting).csv
 
 
+@pytest.mark.matrix
 def test_small_blocks_are_executed_in_batches_without_a_change_of_any_byte(toy, monkeypatch):
     sweep = ("-m", "task=line", "x.seed=range(0,70)", "x.fill=normal,ones", "shift=1,2", "seed=1,2", "slope=0.5,inf")
     whole = toy(*sweep, "threads=2")

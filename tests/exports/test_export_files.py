@@ -66,7 +66,7 @@ def test_the_metadata_of_parquet_have_manifest_and_environment(toy, call_main):
     assert schema.field("curve").type == pa.list_(pa.float32())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_repeated_runs_are_in_their_place(toy, call_main, monkeypatch):
     """Rows of repeated runs are at the end of the table, and further runs after them."""
     from toys import BROKEN

@@ -102,7 +102,7 @@ def test_a_state_that_was_kept_goes_on_with_the_same_bits(tmp_path, monkeypatch,
     assert len(everything) - len(visits) == segments + 1
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.matrix), 4])
 def test_a_program_that_returns_variables_is_another_one_with_the_same_outputs(lanes):
     task = load_task("keep", "toys.keep", (), (), (), ("steps",))
     segment = Segment(task, {"way": "up"}, {"seed": 0, "rate": 1.0, "steps": 3}, {})

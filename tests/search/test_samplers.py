@@ -94,7 +94,7 @@ def test_a_sobol_study_is_extended_and_crossed_with_seeds(toy):
     assert first.frame["level"].between(0, 1).all()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_intervals_are_crossed_with_choices_and_static_integers(toy):
     called = toy(
         "-m", "task=noisy", "level=tag(log,interval(0.1,10))", "steps=tag(int,interval(1,3))", "seed=0,1",

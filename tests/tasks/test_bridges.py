@@ -427,6 +427,7 @@ def test_the_tasks_have_the_bits_of_the_layer_itself(way, itself, x):
     assert same_bits(bridge.bridge(5.0, x, 6, way), itself(5, x, 6))
 
 
+@pytest.mark.matrix
 def test_the_ways_of_the_task(runner):
     assert same_bits(bridge.bridge(3, X, 6), bridge.nnx_inside_linen(3, X, 6))
     with pytest.raises(ValueError, match="one of nnx_inside_linen, linen_inside_nnx, round_trip, got 'both'"):

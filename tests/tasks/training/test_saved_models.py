@@ -107,6 +107,7 @@ def test_a_linen_checkpoint_is_read_and_ported(tmp_path, monkeypatch):
     np.testing.assert_array_equal(module(X), wanted)
 
 
+@pytest.mark.matrix
 def test_nnx_checkpoints_are_read_into_their_modules(tmp_path):
     model, params, state = train_a_little(Dropped)
     model.files.write(tmp_path / "nnx", to_numpy(params), to_numpy(state))
