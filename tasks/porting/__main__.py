@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import yaml
-from flax import nnx
+from flax import errors, nnx
 from rich.console import Console
 
 from tasks.porting import checkpoints
@@ -219,7 +219,18 @@ class _ModelCode:
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, VariableMismatchError):
-            raise UsageError(f"{self.doing} failed: {type(error).__name__}: {_shorten(error)}") from error
+            raise UsageError(
+                f"{self.doing} failed: {type(error).__name__}: {_shorten(error)}{_advise(error)}"
+            ) from error
+
+
+def _advise(error: Exception) -> str:
+    """The option that supplies what the call lacks; Python's own NameError has the name, and JAX's for an axis none."""
+    if isinstance(error, NameError) and error.name is None:
+        return " (give the axis by --axis-name NAME)"
+    if any(isinstance(each, errors.InvalidRngError) for each in (error, error.__cause__)):
+        return " (give the stream by --rng NAME)"
+    return ""
 
 
 def _init_abstract(options: argparse.Namespace, linen: nn.Module, given: CallArguments) -> Any:

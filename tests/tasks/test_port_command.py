@@ -65,6 +65,14 @@ class Kinds(nn.Module):
         return x * weights + jax.random.normal(key, x.shape)
 
 
+class Noisy(nn.Module):
+    """A module with a stream of random numbers beside dropout."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(x) + jax.random.normal(self.make_rng("noise"), (2,))
+
+
 class Across(nn.Module):
     """A norm over a mapped axis."""
 
@@ -213,7 +221,11 @@ def test_calls_that_a_model_refuses_are_told_in_one_line(source, capsys, argumen
     assert words in said[-1]
     assert len([line for line in said if line.startswith("error")]) == 1
     assert main(["--try", f"{HERE}:Across", "--input", "4,3", "--call", "train=true"]) == 2
-    assert "failed: NameError: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "failed: NameError: " in said
+    assert said.endswith("(give the axis by --axis-name NAME)\n")
+    assert main(["--try", f"{HERE}:Noisy", "--input", "4,3"]) == 2
+    assert capsys.readouterr().err.endswith("(give the stream by --rng NAME)\n")
 
 
 @pytest.mark.parametrize(
