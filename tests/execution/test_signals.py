@@ -54,7 +54,9 @@ def interrupt_twice(process, number):
     return line, time.monotonic() - started
 
 
-@pytest.mark.parametrize(("last", "number"), [(ENDLESS, signal.SIGINT), (MINUTES, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("last", "number"), [(ENDLESS, signal.SIGINT), pytest.param(MINUTES, signal.SIGTERM, marks=pytest.mark.matrix)]
+)
 def test_a_second_signal_ends_the_call_at_once(tmp_path, last, number):
     process = start_command(tmp_path, *sweep(last))
     wait_for_rows(tmp_path, process, 4000)
