@@ -14,8 +14,9 @@ from runner.program.loops import Lanes
 
 FIRST_SECONDS = 10.0
 """A state is first kept after so long: what takes less is executed again."""
-MOST_SHARE = 0.05
-"""The part of the time that keeping states may take."""
+MOST_SHARE = 0.03
+"""The part of the time for which a run may wait until states are written; orbax's own threads come on top, and all
+together may take a twentieth."""
 
 
 class StateKeeper:
