@@ -148,7 +148,7 @@ def _look(request: Request, track: Track, record: RaceRecord) -> tuple[RaceRecor
 
 
 def _is_spent(request: Request, record: RaceRecord, contenders: np.ndarray) -> bool:
-    return request.budget - record.runs < contenders.sum()
+    return request.budget - record.runs < int(contenders.sum())
 
 
 def _run_round(request: Request, study: Extensible, track: Track, record: RaceRecord, standing: Standing) -> RaceRecord:

@@ -310,8 +310,8 @@ class Batches:
         objective = self.search.objectives[0]
         means = objective.sign * outputs[objective.output].mean(axis=1)
         finite = means[np.isfinite(means)]
-        if len(finite) and (self.best is None or finite.min() < objective.sign * self.best):
-            self.best = objective.sign * float(finite.min())
+        if len(finite) and (self.best is None or np.min(finite) < objective.sign * self.best):
+            self.best = objective.sign * float(np.min(finite))
 
     def _describe_best(self) -> str:
         if self.best is None:

@@ -83,7 +83,7 @@ def _tell_failures(comparison: Comparison) -> str:
     told = [f"{mask.sum():,} of {len(runs):,} runs {words[status]}" for status, mask in counts.items() if mask.any()]
     if not told:
         return ""
-    bad = np.bincount(runs.point[np.logical_or.reduce([*counts.values()])], minlength=max(1, len(runs.points)))
+    bad = np.bincount(runs.point[np.any([*counts.values()], axis=0)], minlength=max(1, len(runs.points)))
     text = join_words(told)
     worst = int(np.argmax(bad))
     if len(runs.points) > 1:

@@ -35,7 +35,7 @@ def _divide(runs: Runs, values: np.ndarray, kept: np.ndarray, total: float) -> l
     if len(shares) > 1:
         rows.append({"source": "interactions", "share": max(0.0, between - sum(shares.values()))})
     seed, size = np.unique(runs.seed[kept], return_inverse=True, return_counts=True)[1:]
-    by_seed = _explain(values, seed) / total if size.max() > 1 else 0.0
+    by_seed = _explain(values, seed) / total if np.max(size) > 1 else 0.0
     rows.append({"source": "seed", "share": by_seed})
     rows.append({"source": "rest", "share": max(0.0, 1 - between - by_seed)})
     return rows

@@ -179,7 +179,7 @@ def judge(
     for i, objective in enumerate(objectives):
         values = objective.sign * results.outputs[objective.output]
         finite = np.isfinite(values)
-        known[i] = float(np.fmax(known[i], values[finite].max(initial=-math.inf))) if finite.any() else known[i]
+        known[i] = float(np.fmax(known[i], np.max(values[finite], initial=-math.inf))) if finite.any() else known[i]
         filled = np.where(finite, values, known[i])
         columns.append(np.where(finite.any(axis=1), objective.sign * _REDUCE[objective.reduction](filled), np.nan))
     violations = [constraint.measure(results.outputs[constraint.output]) for constraint in constraints]

@@ -35,7 +35,7 @@ main()
 """
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 def test_any_number_of_devices_gives_the_same_bytes(tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     script = SEVERAL.replace("CONF", repr(str(ROOT / "tests" / "conf")))

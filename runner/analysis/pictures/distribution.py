@@ -79,7 +79,7 @@ def draw_profile(subject: Subject) -> Picture | None:
 def _scale_tasks(groups: Scores, sign: float) -> Scores:
     """Scores from 0, the worst run of a task, to 1, its best: tasks may have different scales."""
     pooled = [sign * np.concatenate(task) for task in zip(*groups.values(), strict=True)]
-    ranges = [(float(task.min()), float(task.max())) for task in pooled]
+    ranges = [(float(np.min(task)), float(np.max(task))) for task in pooled]
     return {
         key: [(sign * task - low) / (high - low or 1.0) for task, (low, high) in zip(own, ranges, strict=True)]
         for key, own in groups.items()
