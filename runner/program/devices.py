@@ -85,6 +85,7 @@ def find_device(number: int) -> Any:
 @cache
 def _make_client(number: int) -> Any:
     """A client of XLA for the CPU, as JAX makes its own: its programs are executed by the threads that call them."""
+    count_pool()  # as long as the threads are those of one client
     return xla_client.make_cpu_client(asynchronous=False)
 
 
