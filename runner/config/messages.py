@@ -28,6 +28,8 @@ def explain_error(error: Exception) -> str:
         return _explain_unknown_key(str(cause.full_key), cause.parent_node)
     if isinstance(error, SeedbedError):
         return str(error)
+    if isinstance(error, HydraException) and isinstance(cause, SeedbedError):
+        return str(cause)  # of what a plugin refuses while Hydra makes it
     if isinstance(error, OverrideParseException):
         return _explain_grammar(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -131,7 +131,8 @@ def _find_direction(output: str, given: str | None, metrics: Mapping[str, str]) 
     if given is None and output not in metrics:
         has = ", ".join(metrics) or "none"
         raise InvalidInputError(
-            f"{output} has no direction; give hydra.sweeper.direction=minimize or maximize (metrics of the task: {has})"
+            f"{output} has no direction, being none of the task's metrics ({has}); give the name of one, or "
+            "hydra.sweeper.direction=minimize or maximize"
         )
     wanted = metrics[output] if given is None else given
     if wanted not in list(Direction):

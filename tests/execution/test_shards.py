@@ -212,7 +212,7 @@ def test_the_rows_of_parts_are_listed(toy, lose, monkeypatch, capsys):
 def test_shards_that_are_no_count_are_refused(toy, given):
     called = toy(*SWEEP, f"hydra.sweeper.shards={given}")
     assert (called.status, called.folder) == (2, None)
-    assert "hydra.sweeper.shards must be a positive integer, got " in called.err
+    assert called.err.startswith("error: hydra.sweeper.shards must be a positive integer, got ")
 
 
 @dataclass

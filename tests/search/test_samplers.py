@@ -163,4 +163,5 @@ def test_what_cannot_be_drawn_is_refused(toy, arguments, message):
     called = toy("-m", "task=noisy", *arguments, "study=s")
     assert called.status == 2
     assert message in called.err
+    assert "Error in call" not in called.err  # as Hydra tells what a sweeper refuses
     assert called.folder is None
