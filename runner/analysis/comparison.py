@@ -332,11 +332,8 @@ def find_best_points(folder: Path, metrics: Sequence[str], level: float = 0.95) 
     """
     runs, confirming = split_confirmations(load_runs([folder], metrics))
     count = min(len(runs.points), MOST_POINTS) if len(runs.points.columns) else 1
-    samples, described, tasks = (
-        group_samples(runs, count),
-        _describe_metrics(runs, None, None),
-        _list_tasks(runs, count),
-    )
+    samples, described = group_samples(runs, count), _describe_metrics(runs, None, None)
+    tasks = _list_tasks(runs, count)
     best = {name: find_best(own, described[name], tasks) for name, own in samples.items()}
     corrected = _confirm_bests(_correct_bests(best, samples, described, level), confirming, described, level)
     rivals = {name: sum(len(sample.values) > 0 for sample in own) for name, own in samples.items()}
@@ -361,12 +358,9 @@ def _correct_bests(
 def _correct_best(point: int, samples: Mapping[int, Sample], metric: Metric, level: float) -> Best:
     """The best point among those with values; points that look better, but fail too often, do not compete."""
     estimate = float(samples[point].values.mean())
-    competing = [
-        samples[point],
-        *(own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0),
-    ]
+    behind = (own for own in samples.values() if metric.sign * (own.values.mean() - estimate) <= 0)
     # points with equal values, as where an axis has no effect, are one: between them nothing was chosen
-    rivals = list({(own.replicate.tobytes(), own.values.tobytes()): own for own in competing}.values())
+    rivals = list({(own.replicate.tobytes(), own.values.tobytes()): own for own in (samples[point], *behind)}.values())
     if min(len(own.values) for own in rivals) < 2 or len(rivals) < 2:
         return Best(point, estimate, math.nan, math.nan, math.nan, "")
     means = np.array([metric.sign * own.values.mean() for own in rivals])

@@ -6,7 +6,6 @@ Watanabe, Bansal and Hutter, PED-ANOVA: Efficiently Quantifying Hyperparameter I
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib import util
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,6 @@ MOST_POINTS = 2000
 """Points that are looked at; of more, so many evenly spaced ones."""
 SPREAD = 10.0
 """The ratio of the largest to the smallest positive number from which a key is taken by its logarithm."""
-
-
-def has_optuna() -> bool:
-    """Whether Optuna is installed."""
-    return util.find_spec("optuna") is not None
 
 
 def rank_by_optuna(points: Sequence[Mapping[str, Any]], costs: np.ndarray) -> dict[str, float]:

@@ -133,7 +133,7 @@ def _check_count(name: str, value: Any) -> int:
 
 
 def _check_installed(settings: Optimization) -> None:
-    if util.find_spec("optuna") is None:
+    if not has_optuna():
         raise InvalidInputError("hydra/sweeper=optuna needs Optuna: pip install 'seedbed[optuna]'")
     version = metadata.version("optuna")
     if int(version.split(".")[0]) < OLDEST_OPTUNA:
@@ -243,6 +243,11 @@ def _make_sampler(settings: Optimization, batch: int) -> Any:
     except (TypeError, ValueError) as error:
         name = classes[settings.method].__name__
         raise InvalidInputError(f"hydra.sweeper.options: {name} refuses {dict(settings.options)}: {error}") from error
+
+
+def has_optuna() -> bool:
+    """Whether Optuna is installed."""
+    return util.find_spec("optuna") is not None
 
 
 @contextmanager

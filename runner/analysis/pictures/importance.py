@@ -7,11 +7,19 @@ from runner.analysis.history import Search, average_points, find_sign, measure_i
 from runner.analysis.pictures.scales import Scale, Tick, scale_names
 from runner.analysis.pictures.scene import Mark, Panel, Picture, Symbols, Whiskers
 from runner.analysis.pictures.subject import Subject
-from runner.search.importance import has_optuna, rank_by_optuna
+from runner.search.importance import rank_by_optuna
+from runner.search.optimization import has_optuna
 
 FEW_POINTS = 50
 """Points below which shares are mostly chance."""
-INSTALL = "pip install 'seedbed[optuna]'"
+BY_OPTUNA = (
+    "How much an axis distinguishes the best tenth of the points from all of them, by Optuna's PED-ANOVA; "
+    "axes that only some points have, among these."
+)
+BY_VARIANCE = (
+    "The share of the variance over the points that an axis explains alone. "
+    "pip install 'seedbed[optuna]' gives Optuna's PED-ANOVA."
+)
 SHARES = tuple(Tick(share / 4, text) for share, text in enumerate(("0", "25 %", "50 %", "75 %", "100 %")))
 
 
@@ -53,15 +61,9 @@ def _measure(subject: Subject, search: Search, axes: list[str]) -> tuple[dict[st
         of_budget = f" Points with {search.budget.removeprefix(AXIS)}={budgets.min():g} only, which all of them have."
     if has_optuna():
         points = [{n: v for n, v in row.items() if v is not None and v == v} for row in _list_rows(subject, axes)]
-        caption = (
-            "How much an axis distinguishes the best tenth of the points from all of them, by Optuna's PED-ANOVA; "
-        )
-        return rank_by_optuna(points, costs), f"{caption}axes that only some points have, among these.{of_budget}"
+        return rank_by_optuna(points, costs), f"{BY_OPTUNA}{of_budget}"
     shares = {name: share for name, share in measure_importance(runs, subject.metric).items() if name in axes}
-    caption = (
-        f"The share of the variance over the points that an axis explains alone. {INSTALL} gives Optuna's PED-ANOVA."
-    )
-    return shares, caption
+    return shares, BY_VARIANCE
 
 
 def _list_rows(subject: Subject, axes: list[str]) -> list[dict[str, object]]:

@@ -28,30 +28,33 @@ def draw_slices(subject: Subject, search: Search) -> Picture | None:
     if not axes:
         return None
     _, names = divide_points(subject.comparison.runs, search)
-    caption = "Dots: runs"
-    if any(_has_medians(subject, name) for name in axes):
-        caption += (
-            f"; lines: medians of the points{' with the least budget' if search.budget else ''} in eight parts of "
-        )
-        caption += "an axis with equally many points"
-    caption += ". What else differs between the runs is not shown."
-    if find_lost(subject).any():
-        caption += " Crosses at the edge: points with a run that has no finite value."
-    absent = [name for name in axes[:MOST_PANELS] if _read_axis(subject, name)[1].any()]
-    if absent:
-        caption += f" Points that do not have {', '.join(absent)} are in the other panels only."
-    if len(axes) > MOST_PANELS:
-        caption += f" The first {MOST_PANELS} of {len(axes)} axes."
     return Picture(
         name="slices",
         metric=subject.metric,
         title=f"{subject.metric} along each axis",
-        caption=caption,
+        caption=_tell(subject, search, axes),
         alternative=_describe(subject, axes),
         panels=tuple(_draw_panel(subject, search, name) for name in axes[:MOST_PANELS]),
         keys=list_stages(search, names),
         is_main=True,
     )
+
+
+def _tell(subject: Subject, search: Search, axes: list[str]) -> str:
+    """The caption: what is drawn, and what of the points and the axes is not."""
+    shown = axes[:MOST_PANELS]
+    text = "Dots: runs"
+    if any(_has_medians(subject, name) for name in axes):
+        least = " with the least budget" if search.budget else ""
+        text += f"; lines: medians of the points{least} in eight parts of an axis with equally many points"
+    text += ". What else differs between the runs is not shown."
+    if find_lost(subject).any():
+        text += " Crosses at the edge: points with a run that has no finite value."
+    if absent := [name for name in shown if _read_axis(subject, name)[1].any()]:
+        text += f" Points that do not have {', '.join(absent)} are in the other panels only."
+    if len(axes) > MOST_PANELS:
+        text += f" The first {MOST_PANELS} of {len(axes)} axes."
+    return text
 
 
 def place_values(values: list[Any], most_named: int = 2) -> tuple[np.ndarray, list[str]]:
