@@ -59,11 +59,8 @@ Column: TypeAlias = np.ndarray | EvenValues
 
 
 def count_distinct(columns: Sequence[Column]) -> int:
-    """How many distinct values several columns have together, none of which has a value twice.
-
-    Ranges of consecutive seeds are counted by their bounds.
-    """
-    if len(set(map(id, columns))) == 1:
+    """How many distinct values several columns have together; ranges of consecutive seeds are not expanded."""
+    if len(set(map(id, columns))) == 1 and isinstance(columns[0], EvenValues):
         return len(columns[0])
     spans = sorted((c.start, c.start + c.count) for c in columns if isinstance(c, EvenValues) and c.step == 1)
     others = [np.asarray(c) for c in columns if not (isinstance(c, EvenValues) and c.step == 1)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,9 +33,9 @@ def list_tasks(indexes: Iterable[RunIndex]) -> tuple[str, ...]:
 
 def list_axes(indexes: Sequence[RunIndex]) -> list[Axis]:
     """The parameters with several values, the static ones first; memory does not depend on the number of values."""
-    static = [Axis(n, len(v), tuple(v[:MOST_VALUES]), v[-1]) for n, v in _list_segment_values(indexes).items()]
-    columns = _list_columns(indexes)
-    traced = [Axis(name, count_distinct(own), *_list_first(own)) for name, own in columns.items()]
+    static = [Axis(n, len(v), tuple(v[:MOST_VALUES]), v[-1]) for n, v in _list_texts(indexes).items()]
+    numbers = _list_numbers(indexes)
+    traced = [Axis(name, count_distinct(own), *_list_first(own)) for name, own in numbers.items()]
     found = {axis.name: axis for axis in [*static, *traced]}
     found.pop("task", None)
     return [axis for axis in found.values() if axis.count > 1]
@@ -44,7 +43,8 @@ def list_axes(indexes: Sequence[RunIndex]) -> list[Axis]:
 
 def list_constants(indexes: Sequence[RunIndex]) -> dict[str, dict[str, Any]]:
     """For each task the parameters that have the same value in all of its runs."""
-    varying = {*(axis.name for axis in list_axes(indexes)), *_list_columns(indexes)}
+    axes = {axis.name for axis in list_axes(indexes)}
+    varying = {*axes, *_list_columns(indexes)}
     constants: dict[str, dict[str, Any]] = {}
     for index in indexes:
         for segment in index.segments:
@@ -53,9 +53,9 @@ def list_constants(indexes: Sequence[RunIndex]) -> dict[str, dict[str, Any]]:
             own |= {name: value for name, value in cells.items() if name not in varying}
             own |= {name: shorten_float(value) for name, value in segment.base.items() if name not in varying}
     for name, columns in _list_columns(indexes).items():
-        if count_distinct(columns) == 1:
+        if name not in axes:
             for own in constants.values():
-                own[name] = columns[0][0].item()
+                own[name] = shorten_float(columns[0][0].item())
     return constants
 
 
@@ -64,14 +64,30 @@ def shorten_float(value: float) -> float:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _list_segment_values(indexes: Iterable[RunIndex]) -> dict[str, list[Any]]:
-    """The distinct values that segments have in a column, in the order in which they appear."""
-    values: dict[str, dict[Any, None]] = {}
+def _list_texts(indexes: Iterable[RunIndex]) -> dict[str, list[str]]:
+    """The distinct cells that segments have in a column, in the order in which they appear."""
+    texts: dict[str, dict[str, None]] = {}
     for index in indexes:
         for segment in index.segments:
-            for name, value in chain(segment.cells.items(), segment.base.items()):
-                values.setdefault(name, {})[value] = None
-    return {name: list(map(shorten_float, found)) for name, found in values.items()}
+            for name, text in segment.cells.items():
+                texts.setdefault(name, {})[text] = None
+    return {name: list(found) for name, found in texts.items()}
+
+
+def _list_numbers(indexes: Sequence[RunIndex]) -> dict[str, list[Column]]:
+    """The traced values by parameter: those that whole segments have, as a column of their own, and the columns."""
+    bases: dict[str, dict[Any, None]] = {}
+    for index in indexes:
+        for segment in index.segments:
+            for name, value in segment.base.items():
+                bases.setdefault(name, {})[value] = None
+    numbers: dict[str, list[Column]] = {}
+    columns = _list_columns(indexes)
+    for name, found in bases.items():
+        own = columns.get(name, [])
+        usual = np.float32 if any(isinstance(value, float) for value in found) else np.int64
+        numbers[name] = [np.array(list(found), own[0].dtype if own else usual), *own]
+    return {**numbers, **{name: own for name, own in columns.items() if name not in numbers}}
 
 
 def _list_columns(indexes: Iterable[RunIndex]) -> dict[str, list[Column]]:
